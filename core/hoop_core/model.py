@@ -1,0 +1,205 @@
+"""The frozen values that travel between the gates. No I/O, no behaviour beyond reading themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*\Z")
+
+
+def quote_part(part: str) -> str:
+    """One part of a Snowflake name as it must be written: bare when it is plain upper case."""
+    return part if _PLAIN.match(part) else '"' + part.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """A fully qualified object name, in stored case (unquoted identifiers are already folded up)."""
+
+    database: str
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return ".".join(quote_part(p) for p in (self.database, self.schema, self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class NameContext:
+    """The session's current database and schema, in stored case; None where none is set."""
+
+    database: str | None = None
+    schema: str | None = None
+
+
+class Kind(StrEnum):
+    """What a statement is, in the words of the policy file."""
+
+    SELECT = "select"
+    SHOW = "show"
+    DESCRIBE = "describe"
+    TRANSACTION = "transaction"
+    SESSION = "session"
+    INSERT = "insert"
+    INSERT_OVERWRITE = "insert_overwrite"
+    UPDATE = "update"
+    DELETE = "delete"
+    MERGE = "merge"
+    TRUNCATE = "truncate"
+    CREATE_TABLE = "create_table"
+    CREATE_TABLE_AS = "create_table_as"
+    ALTER_TABLE = "alter_table"
+    DROP_TABLE = "drop_table"
+    CREATE_TEMP_STAGE = "create_temp_stage"
+    PUT = "put"
+    COPY_INTO_TABLE = "copy_into_table"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What was understood of one statement.
+
+    `fingerprint` is the SHA-256 (hex) of the canonical token text and the name context: two texts
+    that differ only in comments and white space share it.
+    """
+
+    sql: str
+    kind: Kind
+    names: NameContext
+    reads: tuple[TableName, ...]
+    writes: tuple[TableName, ...]
+    functions: tuple[str, ...]
+    facts: Mapping[str, bool | int]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified caller. The pair (issuer, subject) is the person or the job; `name` is for reading."""
+
+    issuer: str
+    subject: str
+    name: str
+    groups: tuple[str, ...]
+    method: str
+    token_digest: str = field(repr=False)
+    expires_at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.issuer}#{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Where the caller says it runs. Asserted by the client, never verified: evidence says so.
+
+    `orchestrator` is "airflow", "dagster" or "". Airflow's `fields`: dag_id, run_id, task_id, map_index,
+    try_number. Dagster's: job_name, run_id, step_key, asset_key, partition_key. Both may add `purpose`.
+    """
+
+    orchestrator: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class Outcome(StrEnum):
+    ALLOW = "allow"
+    REQUIRE_APPROVAL = "require_approval"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`code` is stable (UPPER_SNAKE); `message` is for a person."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MaskedColumn:
+    table: TableName
+    column: str
+    mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalTerms:
+    """Who must answer, how many distinct persons, and for how long question and grant live."""
+
+    approvers: tuple[str, ...]
+    quorum: int
+    pending_for: timedelta
+    valid_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    outcome: Outcome
+    reasons: tuple[Reason, ...]
+    rules: tuple[str, ...]
+    masked: tuple[MaskedColumn, ...]
+    policy_digest: str
+    approval: ApprovalTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLineage:
+    """One output column and the base columns that it depends on; `unknown` means: assume all."""
+
+    output: str
+    sources: tuple[tuple[TableName, str], ...]
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything that is known about a statement before it runs.
+
+    `rewritten` is the exact text that will be executed; None when the decision is deny.
+    `statement` is None when the text could not be understood at all.
+    """
+
+    decision: Decision
+    statement: Statement | None
+    rewritten: str | None
+    lineage: tuple[ColumnLineage, ...] = ()
+    elapsed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleBinding:
+    """Which Snowflake role a caller becomes, and which Vault role mints the user for it."""
+
+    vault_role: str
+    snowflake_role: str
+    warehouse: str | None = None
+
+
+class LeaseState(StrEnum):
+    ACTIVE = "active"
+    PENDING = "pending"  # revocation asked for or due, not yet confirmed: the sweeper's list
+    GONE = "gone"  # confirmed: Snowflake no longer knows the user
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A minted Snowflake user. The private key never leaves the process that asked for it."""
+
+    lease_id: str
+    snowflake_user: str
+    role: RoleBinding
+    session_id: str
+    created_at: datetime
+    expires_at: datetime
+    public_key_fingerprint: str
+    private_key: bytes = field(repr=False, default=b"")
+
+
+Json = dict[str, Any]
