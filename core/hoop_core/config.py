@@ -62,6 +62,7 @@ class VaultSettings(_Section):
     auth_role: str = "hoop-gateway"
     database_mount: str = "database"
     observer_role: str = "hoop-observer"
+    observer_snowflake_role: str = "HOOP_OBSERVER"
     timeout_seconds: float = 15.0
 
 

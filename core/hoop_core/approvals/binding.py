@@ -1,0 +1,58 @@
+"""What a grant is bound to. Change any part of it and the grant does not fit any more."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from hoop_core.audit.log import encodable
+from hoop_core.model import Identity, RoleBinding, RunContext
+
+# The client asserts these. A retry of the same task has another try_number and finds its grant again.
+_RUN_FIELDS = {
+    "airflow": ("dag_id", "run_id", "task_id", "map_index"),
+    "dagster": ("job_name", "run_id", "step_key"),
+}
+
+
+def run_key(run: RunContext) -> dict[str, str]:
+    """The part of the run context that a grant is bound to."""
+    chosen = _RUN_FIELDS.get(run.orchestrator, ())
+    return {"orchestrator": run.orchestrator} | {k: run.fields.get(k, "") for k in chosen}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON (RFC 8785) of `value`."""
+    return hashlib.sha256(rfc8785.dumps(encodable(value))).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Everything that must be the same at execution as when the humans said yes."""
+
+    identity: Identity
+    role: RoleBinding
+    fingerprint: str
+    executed_sha256: str
+    parameters_sha256: str
+    policy_digest: str
+    catalog_digest: str
+    run: RunContext
+
+    @property
+    def digest(self) -> str:
+        return digest(
+            {
+                "identity": self.identity.key,
+                "snowflake_role": self.role.snowflake_role,
+                "fingerprint": self.fingerprint,
+                "executed": self.executed_sha256,
+                "parameters": self.parameters_sha256,
+                "policy": self.policy_digest,
+                "catalog": self.catalog_digest,
+                "run": run_key(self.run),
+            }
+        )

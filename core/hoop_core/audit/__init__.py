@@ -1,0 +1,1 @@
+"""The log, the recordings, and the evidence that is made of both."""

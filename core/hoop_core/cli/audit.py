@@ -1,0 +1,78 @@
+"""`hoop audit`: export the evidence, and verify what was exported."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from hoop_core.audit.evidence import export_bundle
+from hoop_core.audit.verify import Report, verify_bundle, verify_store
+from hoop_core.cli.output import AsJson, emit, failing, plain
+from hoop_core.config import load_settings
+
+app = typer.Typer(help="The log and its evidence.", no_args_is_help=True)
+
+
+@app.command()
+def verify(
+    source: Annotated[
+        str, typer.Argument(metavar="BUNDLE_OR_STORE", help="A bundle, or a store's URL or file.")
+    ],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="The verifier key you trust (name+hash+key)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every entry, checkpoint and recording; exit 1 on any fault and name the first."""
+    with failing(as_json):
+        if "://" in source or source.endswith(".db"):
+            url = source if "://" in source else f"sqlite:///{source}"
+            report = verify_store(url, verifier_key=key)
+        else:
+            report = verify_bundle(Path(source), verifier_key=key)
+    emit(as_json, report.as_json(), _shown(report))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _shown(report: Report) -> Group:
+    lines = [plain(f"{f.place}: {f.what}") for f in report.faults]
+    verdict = (
+        Text("verified: nothing was changed", style="bold green")
+        if report.ok
+        else Text(f"NOT VERIFIED: {len(lines)} faults, the first one first", style="bold red")
+    )
+    facts = plain(
+        f"{report.entries} entries, {report.recordings} recordings\n"
+        f"root {report.root}\nkey  {report.verifier_key or 'none given'}"
+    )
+    return Group(verdict, *lines, facts)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="Where to write the bundle.")] = Path(
+        "evidence.zip"
+    ),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The gateway's hoop.toml.", dir_okay=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the evidence bundle of the whole log."""
+    with failing(as_json):
+        bundle = export_bundle(load_settings(config), out, requester=getpass.getuser())
+    value = {
+        "path": str(bundle.path),
+        "entries": bundle.entries,
+        "recordings": bundle.recordings,
+        "root": bundle.root,
+        "verifier_key": bundle.verifier_key,
+    }
+    text = f"{bundle.path}: {bundle.entries} entries, {bundle.recordings} recordings, root {bundle.root}"
+    emit(as_json, value, plain(text))

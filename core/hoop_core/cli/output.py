@@ -1,0 +1,46 @@
+"""How every command speaks: JSON on standard output or text for people, errors with an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from hoop_core.errors import HoopError
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+def emit(as_json: bool, value: Any, shown: RenderableType) -> None:
+    """Print `value` as one JSON line, or `shown` for a person."""
+    if as_json:
+        typer.echo(json.dumps(value))
+    else:
+        Console(highlight=False).print(shown)
+
+
+@contextmanager
+def failing(as_json: bool) -> Iterator[None]:
+    """Turn a HoopError into its text (or JSON) and its exit code."""
+    try:
+        yield
+    except HoopError as e:
+        if as_json:
+            body = {"reason": e.reason, "message": e.message, "hint": e.hint}
+            typer.echo(json.dumps({"error": body}))
+        else:
+            text = f"[red]{escape(e.message)}[/red] {escape(e.hint)}".rstrip()
+            Console(stderr=True, highlight=False).print(text)
+        raise typer.Exit(e.exit_code) from None
+
+
+def plain(value: Any) -> Text:
+    """Foreign text (SQL, reasons) as it is: no markup, no control sequences of the terminal."""
+    text = str(value)
+    return Text("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text))

@@ -1,0 +1,1 @@
+"""Minted Snowflake users: from Vault, for one session, and gone when it ends."""

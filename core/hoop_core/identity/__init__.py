@@ -1,0 +1,1 @@
+"""Who is calling: verification of the tokens that clients and approvers present."""

@@ -1,0 +1,1 @@
+"""OpenLineage events about the statements that went through."""

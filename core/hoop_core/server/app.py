@@ -1,0 +1,174 @@
+"""The gateway put together: settings in, an ASGI application out, with everything that must end well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hoop_core.approvals.desk import ApprovalDesk
+from hoop_core.approvals.waiting import WaitingRoom
+from hoop_core.audit.checkpoint import load_or_create_key
+from hoop_core.audit.log import AuditLog
+from hoop_core.audit.recording import Recorder
+from hoop_core.config import Settings
+from hoop_core.credentials.leases import LeaseKeeper
+from hoop_core.credentials.sweeper import Sweeper
+from hoop_core.credentials.upstream import Upstreams
+from hoop_core.credentials.vault import VaultMinter
+from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.gateway.chunks import PartStreamer
+from hoop_core.gateway.protocol import Protocol, not_served
+from hoop_core.gateway.queries import StatementBoard
+from hoop_core.gateway.sessions import SessionBook
+from hoop_core.guard import Guard
+from hoop_core.identity.oidc import TokenVerifier
+from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.model import RoleBinding
+from hoop_core.policy.file import load_policy
+from hoop_core.snowflake.session import http_client
+from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.store import Store
+from hoop_core.web.api import Api
+
+
+@dataclass(slots=True)
+class Gateway:
+    """All parts of one gateway process."""
+
+    settings: Settings
+    store: Store
+    log: AuditLog
+    http: httpx.AsyncClient
+    keeper: LeaseKeeper
+    sweeper: Sweeper
+    guard: Guard
+    book: SessionBook
+    board: StatementBoard
+    protocol: Protocol
+    api: Api
+
+    async def start(self) -> list[asyncio.Task[None]]:
+        await asyncio.to_thread(
+            self.log.append,
+            "policy.loaded",
+            {"digest": self.guard.policy.digest, "source": self.guard.policy.source_text},
+        )
+        return [
+            asyncio.create_task(self.guard.waiting.run()),
+            asyncio.create_task(self.book.reap()),
+            asyncio.create_task(self._sweep()),
+        ]
+
+    async def _sweep(self) -> None:
+        with suppress(StoreUnavailable):
+            await self.sweeper.sweep(after_restart=True)
+        await self.sweeper.run()
+
+    async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
+        """End every session and its user before the process may go (I4)."""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.board.drop_all()
+        await self.book.close_all()
+        await self.keeper.close()
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread(self.log.checkpoint)
+        await self.http.aclose()
+        self.store.close()
+
+
+def build_gateway(settings: Settings) -> Gateway:
+    """Wire the parts. Raises ConfigError or StoreUnavailable; nothing is started yet."""
+    public_url = settings.gateway.public_url or (
+        f"http://{settings.gateway.host}:{settings.gateway.port}"
+    )
+    if not settings.snowflake.account:
+        raise ConfigError("snowflake.account is not set.", "Add it to hoop.toml.")
+    policy = load_policy(settings.policy.file)
+    verifier = TokenVerifier(settings.identity)
+    store = Store(settings.store.url)
+    store.migrate()
+    log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
+    http = http_client(settings.snowflake)
+    keeper = LeaseKeeper(
+        store,
+        log,
+        VaultMinter(settings.vault),
+        http=http,
+        settings=settings.snowflake,
+        observer_role=RoleBinding(
+            settings.vault.observer_role, settings.vault.observer_snowflake_role
+        ),
+    )
+    desk = ApprovalDesk(store, log)
+    recorder = Recorder(settings.store.recordings)
+    guard = Guard(
+        policy=policy,
+        catalog=LiveCatalog(keeper.observer.columns),
+        desk=desk,
+        waiting=WaitingRoom(desk),
+        log=log,
+        recorder=recorder,
+        lineage=LineageEmitter(
+            settings.lineage.namespace, settings.snowflake.account, settings.lineage.file
+        ),
+        public_url=public_url,
+    )
+    board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds)
+    upstreams = Upstreams(keeper, http, settings.snowflake)
+    book = SessionBook(
+        settings.gateway,
+        verifier,
+        log,
+        role_for=guard.policy.role_for,
+        open_upstream=upstreams.open,
+        end_upstream=upstreams.end,
+    )
+    return Gateway(
+        settings=settings,
+        store=store,
+        log=log,
+        http=http,
+        keeper=keeper,
+        sweeper=Sweeper(keeper),
+        guard=guard,
+        book=book,
+        board=board,
+        protocol=Protocol(settings.gateway, book, board, PartStreamer(http, recorder, log)),
+        api=Api(settings.gateway, verifier, store, log, guard),
+    )
+
+
+def build_app(settings: Settings) -> Starlette:
+    """The ASGI application. Raises ConfigError or StoreUnavailable."""
+    gateway = build_gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        tasks = await gateway.start()
+        try:
+            yield
+        finally:
+            await gateway.stop(tasks)
+
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    routes = [
+        Route("/healthz", healthz, methods=["GET"]),
+        *gateway.protocol.routes(),
+        *gateway.api.routes(),
+        Route(
+            "/{path:path}", not_served, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
+        ),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)

@@ -1,0 +1,56 @@
+"""The same gateway inside the caller's own process, on loopback: for one host and for trying out.
+
+A process cannot guard itself: code beside it can reach its memory. Production runs `hoop serve` apart
+from the workers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+import uvicorn
+
+from hoop_core.config import Settings
+from hoop_core.errors import GatewayUnavailable
+from hoop_core.server.app import build_app
+
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedGateway:
+    """A running gateway; `stop` ends its sessions and users, and runs at exit by itself."""
+
+    url: str
+    _server: uvicorn.Server
+    _thread: threading.Thread
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=60)
+
+
+def start_embedded(settings: Settings) -> EmbeddedGateway:
+    """Start on a free loopback port. Raises ConfigError, StoreUnavailable or GatewayUnavailable."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    own = settings.gateway.model_copy(update={"host": "127.0.0.1", "port": port, "public_url": url})
+    app = build_app(settings.model_copy(update={"gateway": own}))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="hoop-gateway", daemon=True
+    )
+    thread.start()
+    deadline = time.monotonic() + _START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise GatewayUnavailable("The embedded gateway did not start.", "See its error above.")
+        time.sleep(0.02)
+    gateway = EmbeddedGateway(url, server, thread)
+    atexit.register(gateway.stop)
+    return gateway

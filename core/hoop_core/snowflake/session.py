@@ -1,0 +1,211 @@
+"""One session at Snowflake under a minted user: sign-in, queries, result chunks, the end.
+
+Requests and answers are passed on as the JSON that drivers exchange, so that whatever a driver can say
+reaches Snowflake unchanged, save for the statement's text. The protocol is not published; it is what
+Snowflake's open-source drivers speak (snowflake-connector-python, gosnowflake).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from hoop_core import __version__
+from hoop_core.config import SnowflakeSettings
+from hoop_core.errors import SnowflakeError, SnowflakeUnavailable
+from hoop_core.model import Json, Lease, NameContext
+from hoop_core.snowflake.keypair import login_token
+
+IN_PROGRESS = {"333333", "333334"}
+_TOKEN_EXPIRED = "390112"  # noqa: S105 - an error code
+_HINT = "Nothing was lost; try again once Snowflake answers."
+_USER_AGENT = f"hoop/{__version__}"
+
+
+def raise_for_answer(answer: Mapping[str, Any]) -> None:
+    """Raise SnowflakeError when `answer` is one of Snowflake's error answers."""
+    if answer.get("success"):
+        return
+    data = answer.get("data") or {}
+    code = str(answer.get("code") or data.get("errorCode") or "000000")
+    raise SnowflakeError(
+        str(answer.get("message") or "Snowflake refused without a reason."),
+        errno=int(code) if code.isdigit() else 99000,
+        sqlstate=str(data.get("sqlState") or "58000"),
+    )
+
+
+@dataclass(slots=True)
+class SnowflakeSession:
+    """Open with `open_session`. Not for sharing between Hoop sessions."""
+
+    http: httpx.AsyncClient
+    token: str = field(repr=False)
+    master_token: str = field(repr=False)
+    names: NameContext
+    session_id: str
+    parameters: list[Json]
+    info: Json
+    _renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def query(self, body: Json, request_id: uuid.UUID) -> Json:
+        """Run a query-request and wait until it is done; the answer is Snowflake's, also on errors.
+
+        Raises SnowflakeUnavailable when the connection breaks: whether the statement ran is then
+        known to Snowflake alone, under `request_id`.
+        """
+        path = f"/queries/v1/query-request?requestId={request_id}"
+        answer = await self._call("POST", path, body)
+        while str(answer.get("code")) in IN_PROGRESS:
+            answer = await self._call("GET", str(answer["data"]["getResultUrl"]), None)
+        data = answer.get("data") or {}
+        if answer.get("success") and "finalDatabaseName" in data:
+            self.names = NameContext(data["finalDatabaseName"], data.get("finalSchemaName"))
+        return answer
+
+    async def rows(self, sql: str) -> list[dict[str, Any]]:
+        """A small statement of Hoop's own (SHOW, DESCRIBE), answered as JSON rows."""
+        body = {
+            "sqlText": sql,
+            "asyncExec": False,
+            "sequenceId": 0,
+            "parameters": {"PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON"},
+        }
+        answer = await self.query(body, uuid.uuid4())
+        raise_for_answer(answer)
+        data = answer["data"]
+        if data.get("queryResultFormat") != "json" or data.get("chunks"):
+            raise SnowflakeUnavailable("Snowflake answered a SHOW or DESCRIBE in an unknown form.")
+        names = [str(c["name"]).lower() for c in data["rowtype"]]
+        return [dict(zip(names, row, strict=True)) for row in data["rowset"]]
+
+    async def abort(self, request_id: uuid.UUID) -> None:
+        path = f"/queries/v1/abort-request?requestId={uuid.uuid4()}"
+        await self._call("POST", path, {"requestId": str(request_id)})
+
+    async def heartbeat(self) -> None:
+        raise_for_answer(await self._call("POST", "/session/heartbeat", {}))
+
+    async def close(self) -> None:
+        """End the session. The minted user ends it too, so a failure here is not an error."""
+        with suppress(SnowflakeUnavailable, SnowflakeError):
+            await self._call("POST", "/session?delete=true", {})
+
+    @asynccontextmanager
+    async def chunk(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        """Stream one result chunk from where Snowflake put it. Raises SnowflakeUnavailable."""
+        try:
+            async with self.http.stream("GET", url, headers=dict(headers)) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise SnowflakeUnavailable(
+                        f"A result chunk could not be fetched (HTTP {response.status_code}).",
+                        "Run the statement again.",
+                    )
+                yield response
+        except httpx.HTTPError as e:
+            raise SnowflakeUnavailable(
+                f"A result chunk could not be fetched ({type(e).__name__}).", _HINT
+            ) from None
+
+    async def _call(self, method: str, path: str, body: Json | None) -> Json:
+        answer = await _send(self.http, method, path, body, self.token)
+        if str(answer.get("code")) == _TOKEN_EXPIRED:
+            await self._renew(self.token)
+            answer = await _send(self.http, method, path, body, self.token)
+        return answer
+
+    async def _renew(self, expired: str) -> None:
+        async with self._renewing:
+            if self.token != expired:  # another request was faster
+                return
+            body = {"oldSessionToken": expired, "requestType": "RENEW"}
+            path = f"/session/token-request?requestId={uuid.uuid4()}"
+            answer = await _send(self.http, "POST", path, body, self.master_token)
+            raise_for_answer(answer)
+            self.token = answer["data"]["sessionToken"]
+            self.master_token = answer["data"]["masterToken"]
+
+
+async def _send(
+    http: httpx.AsyncClient, method: str, path: str, body: Json | None, token: str | None
+) -> Json:
+    headers = {"Accept": "application/snowflake", "User-Agent": _USER_AGENT}
+    if token:
+        headers["Authorization"] = f'Snowflake Token="{token}"'
+    try:
+        response = await http.request(method, path, json=body, headers=headers)
+        answer = response.json()
+    except httpx.HTTPError as e:
+        raise SnowflakeUnavailable(
+            f"Snowflake does not answer ({type(e).__name__}).", _HINT
+        ) from None
+    except ValueError:
+        raise SnowflakeUnavailable(
+            f"Snowflake answered with something that is not JSON (HTTP {response.status_code}).",
+            _HINT,
+        ) from None
+    if not isinstance(answer, dict):
+        raise SnowflakeUnavailable("Snowflake answered in an unknown form.", _HINT)
+    return answer
+
+
+async def open_session(
+    http: httpx.AsyncClient,
+    settings: SnowflakeSettings,
+    lease: Lease,
+    *,
+    names: NameContext | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> SnowflakeSession:
+    """Sign in as the leased user. Raises SnowflakeError (refused) or SnowflakeUnavailable."""
+    names = names or NameContext()
+    query = {
+        "requestId": str(uuid.uuid4()),
+        "roleName": lease.role.snowflake_role,
+        "warehouse": lease.role.warehouse,
+        "databaseName": names.database,
+        "schemaName": names.schema,
+    }
+    data = {
+        "CLIENT_APP_ID": "Hoop",
+        "CLIENT_APP_VERSION": __version__,
+        "ACCOUNT_NAME": settings.account,
+        "LOGIN_NAME": lease.snowflake_user,
+        "AUTHENTICATOR": "SNOWFLAKE_JWT",
+        "TOKEN": login_token(settings.account, lease.snowflake_user, lease.private_key),
+        "SESSION_PARAMETERS": dict(parameters or {}),
+        "CLIENT_ENVIRONMENT": {"APPLICATION": "Hoop"},
+    }
+    path = httpx.URL(
+        "/session/v1/login-request", params={k: v for k, v in query.items() if v is not None}
+    )
+    answer = await _send(http, "POST", str(path), {"data": data}, None)
+    raise_for_answer(answer)
+    opened = answer["data"]
+    info = opened.get("sessionInfo") or {}
+    return SnowflakeSession(
+        http=http,
+        token=opened["token"],
+        master_token=opened.get("masterToken") or "",
+        names=NameContext(info.get("databaseName"), info.get("schemaName")),
+        session_id=str(opened.get("sessionId") or ""),
+        parameters=list(opened.get("parameters") or []),
+        info=info,
+    )
+
+
+def http_client(settings: SnowflakeSettings) -> httpx.AsyncClient:
+    """The pooled client for all upstream sessions; reads wait as long as Snowflake's long poll."""
+    base = settings.url or f"https://{settings.account}.snowflakecomputing.com"
+    return httpx.AsyncClient(
+        base_url=base,
+        timeout=httpx.Timeout(settings.request_seconds, connect=settings.connect_seconds),
+        limits=httpx.Limits(max_connections=512, max_keepalive_connections=64),
+        follow_redirects=False,
+    )

@@ -1,0 +1,5 @@
+"""The store: SQLAlchemy tables, their migrations, and the transactions that every writer uses."""
+
+from hoop_core.store.store import Store
+
+__all__ = ["Store"]

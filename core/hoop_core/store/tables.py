@@ -1,0 +1,140 @@
+"""The tables. `store/migrations` creates them; a test holds the two equal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on every database; SQLite alone would lose the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if not isinstance(value, datetime):
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives only INTEGER PRIMARY KEY its row-id form.
+_Big = BigInteger().with_variant(Integer, "sqlite")
+
+log_entries = Table(
+    "log_entries",
+    metadata,
+    Column("seq", _Big, primary_key=True, autoincrement=False),
+    Column("kind", String(64), nullable=False),
+    Column("session_id", String(64), index=True),
+    Column("entry", Text, nullable=False),
+    Column("leaf", LargeBinary(32), nullable=False),
+)
+
+log_checkpoints = Table(
+    "log_checkpoints",
+    metadata,
+    Column("size", _Big, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    Column("signed_at", UtcDateTime, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("identity_key", String(1024), nullable=False, index=True),
+    Column("body", JSON, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("close_reason", String(64)),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("binding", String(64), nullable=False, index=True),
+    Column("requester_key", String(1024), nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("approvers", JSON, nullable=False),
+    Column("quorum", Integer, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("pending_until", UtcDateTime, nullable=False),
+    Column("valid_seconds", Integer, nullable=False),
+    Column("valid_until", UtcDateTime),
+    Column("consumed_at", UtcDateTime),
+)
+# At most one open question per binding, also between replicas that ask at the same moment.
+Index(
+    "ux_approvals_open",
+    approvals.c.binding,
+    unique=True,
+    sqlite_where=approvals.c.status.in_(["pending", "approved"]),
+    postgresql_where=approvals.c.status.in_(["pending", "approved"]),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("approval_id", String(64), ForeignKey("approvals.id"), nullable=False, index=True),
+    Column("approver_key", String(1024), nullable=False),
+    Column("approver", JSON, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("answered_at", UtcDateTime, nullable=False),
+    UniqueConstraint("approval_id", "approver_key", name="uq_answers_one_per_person"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("lease_id", String(512), primary_key=True),
+    Column("snowflake_user", String(255), nullable=False, index=True),
+    Column("session_id", String(64), nullable=False, index=True),
+    Column("vault_role", String(255), nullable=False),
+    Column("snowflake_role", String(255), nullable=False),
+    Column("public_key_fingerprint", String(128), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    Column("confirmed_at", UtcDateTime),
+    Column("last_error", Text),
+)

@@ -1,0 +1,259 @@
+"""REST /hoop/v1: approvals and sessions, for the bearer of an OIDC token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hoop_core.approvals.desk import AnswerVerdict, Approval, NoSuchApproval, Status
+from hoop_core.audit.log import AuditLog, utc_now
+from hoop_core.config import GatewaySettings
+from hoop_core.errors import (
+    ApprovalRefused,
+    HoopError,
+    IdentityError,
+    NotServed,
+    Refused,
+    SnowflakeUnavailable,
+    Unavailable,
+)
+from hoop_core.guard import Guard
+from hoop_core.http import BadRequest, read_json, text_of, unexpected
+from hoop_core.identity.oidc import TokenVerifier
+from hoop_core.model import Identity, Json, Lease, NameContext
+from hoop_core.session import GuardedSession, QueryRequest, fold, run_context
+from hoop_core.snowflake.session import SnowflakeSession
+from hoop_core.store import Store
+from hoop_core.store.tables import sessions
+
+_log = structlog.get_logger(__name__)
+_SQL_LIMIT = 1 << 20
+_Endpoint = Callable[[Request, Identity], Awaitable[Response]]
+
+
+class NoSuchSession(Refused):
+    reason = "NO_SUCH_SESSION"
+
+
+class Api:
+    """Every call names its caller by a token of the same issuers as the drivers'."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        verifier: TokenVerifier,
+        store: Store,
+        log: AuditLog,
+        guard: Guard,
+    ) -> None:
+        self._settings, self._verifier = settings, verifier
+        self._store, self._log, self._guard = store, log, guard
+
+    def routes(self) -> list[Route]:
+        base = "/hoop/v1"
+        table: list[tuple[str, str, _Endpoint]] = [
+            ("GET", "/approvals", self.list_approvals),
+            ("POST", "/approvals", self.ask),
+            ("GET", "/approvals/{id}", self.show_approval),
+            ("POST", "/approvals/{id}/answers", self.answer),
+            ("GET", "/sessions", self.list_sessions),
+            ("GET", "/sessions/{id}", self.show_session),
+        ]
+        return [Route(base + path, self._called(end), methods=[verb]) for verb, path, end in table]
+
+    def _called(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def call(request: Request) -> Response:
+            try:
+                return await endpoint(request, await self._caller(request))
+            except HoopError as e:
+                if isinstance(e, Unavailable):
+                    _log.error("a request was refused", path=request.url.path, why=e.text)
+                return _problem(e)
+            except Exception as e:
+                # The caller must get an answer, and the details belong to our own log only.
+                _log.error("a request failed inside Hoop", path=request.url.path, exc_info=e)
+                return _problem(unexpected())
+
+        return call
+
+    async def _caller(self, request: Request) -> Identity:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise IdentityError(
+                "The request carries no token.", "Send `Authorization: Bearer <OIDC token>`."
+            )
+        return await asyncio.to_thread(self._verifier.verify, token.strip())
+
+    # ------------------------------------------------------------------ approvals
+
+    async def list_approvals(self, request: Request, caller: Identity) -> Response:
+        asked = request.query_params.get("status")
+        if asked is not None and asked not in set(Status):
+            raise BadRequest(f"There is no status {asked!r}.", f"One of: {', '.join(Status)}.")
+        found = await asyncio.to_thread(self._guard.desk.list, Status(asked) if asked else None)
+        return JSONResponse({"approvals": [a.as_json() for a in found if self._may_see(caller, a)]})
+
+    async def show_approval(self, request: Request, caller: Identity) -> Response:
+        return JSONResponse((await self._visible(request, caller)).as_json())
+
+    async def answer(self, request: Request, caller: Identity) -> Response:
+        await self._visible(request, caller)
+        body = await self._body(request)
+        verdict = text_of(body, "verdict")
+        if verdict not in set(AnswerVerdict):
+            raise BadRequest("verdict must be approve or reject.")
+        answered = await asyncio.to_thread(
+            self._guard.desk.answer,
+            request.path_params["id"],
+            caller,
+            AnswerVerdict(verdict),
+            text_of(body, "reason", limit=4000) or "",
+        )
+        return JSONResponse(answered.as_json())
+
+    async def ask(self, request: Request, caller: Identity) -> Response:
+        """Ask ahead for a statement that another task of the same run will send."""
+        body = await self._body(request)
+        sql = text_of(body, "sql", limit=_SQL_LIMIT)
+        if not sql or not sql.strip():
+            raise BadRequest("sql is missing.")
+        context = body.get("context")
+        session = GuardedSession(
+            id="ask_" + secrets.token_hex(12),
+            identity=caller,
+            role=self._guard.policy.role_for(caller, fold(text_of(body, "role"))),
+            names=NameContext(fold(text_of(body, "database")), fold(text_of(body, "schema"))),
+            run=run_context(None if context is None else _as_text(context)),
+            client={"application": "REST"},
+            parameters={},
+            opened_at=utc_now(),
+            open_upstream=_never,
+        )
+        query = QueryRequest(
+            statement_id=str(uuid.uuid4()),
+            request_id="",
+            sql=sql,
+            bindings=_bindings(body.get("parameters")),
+            parameters={},
+        )
+        approval = await self._guard.ask_ahead(session, query)
+        if approval is None:
+            return JSONResponse({"status": "not_required"})
+        return JSONResponse(approval.as_json(), status_code=201)
+
+    async def _visible(self, request: Request, caller: Identity) -> Approval:
+        approval = await asyncio.to_thread(self._guard.desk.get, request.path_params["id"])
+        if not self._may_see(caller, approval):
+            raise NoSuchApproval(f"There is no approval {approval.id!r} for you.")
+        return approval
+
+    def _may_see(self, caller: Identity, approval: Approval) -> bool:
+        entitled = set(approval.approvers) | set(self._settings.readers)
+        return caller.key == approval.requester_key or bool(set(caller.groups) & entitled)
+
+    # ------------------------------------------------------------------ sessions
+
+    async def list_sessions(self, _request: Request, caller: Identity) -> Response:
+        return JSONResponse({"sessions": await asyncio.to_thread(self._sessions, caller, None)})
+
+    async def show_session(self, request: Request, caller: Identity) -> Response:
+        wanted = request.path_params["id"]
+        found = await asyncio.to_thread(self._sessions, caller, wanted)
+        if not found:
+            raise NoSuchSession(f"There is no session {wanted!r} for you.")
+        entries = await asyncio.to_thread(
+            lambda: [e.text for e in self._log.entries(session_id=wanted)]
+        )
+        shown = {**found[0], "entries": [_parsed(e) for e in entries]}
+        return JSONResponse(shown)
+
+    def _sessions(self, caller: Identity, wanted: str | None) -> list[Json]:
+        query = select(sessions).order_by(sessions.c.opened_at.desc()).limit(500)
+        if not set(caller.groups) & set(self._settings.readers):
+            query = query.where(sessions.c.identity_key == caller.key)
+        if wanted is not None:
+            query = query.where(sessions.c.id == wanted)
+        with self._store.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            {
+                "id": r.id,
+                "opened_at": r.opened_at.isoformat(),
+                "closed_at": r.closed_at.isoformat() if r.closed_at else None,
+                "close_reason": r.close_reason,
+                **r.body,
+            }
+            for r in rows
+        ]
+
+    async def _body(self, request: Request) -> Json:
+        return await read_json(request, self._settings.max_body_bytes)
+
+
+async def _never(_session: GuardedSession) -> tuple[Lease, SnowflakeSession]:
+    raise SnowflakeUnavailable("A question that is asked ahead runs nothing.")
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text)
+
+
+def _as_text(context: Any) -> str:
+    return json.dumps(context)
+
+
+def _bindings(parameters: Any) -> Json | None:
+    """Positional values as drivers bind them; a driver's own form passes as it is."""
+    if parameters is None or parameters == []:
+        return None
+    if isinstance(parameters, dict):
+        return parameters
+    if not isinstance(parameters, list):
+        raise BadRequest("parameters must be a list of values or a driver's bindings.")
+    return {str(n): _binding(v) for n, v in enumerate(parameters, start=1)}
+
+
+def _binding(value: Any) -> Json:
+    match value:
+        case None:
+            return {"type": "ANY", "value": None}
+        case bool():
+            return {"type": "BOOLEAN", "value": str(value).lower()}
+        case int():
+            return {"type": "FIXED", "value": str(value)}
+        case float():
+            return {"type": "REAL", "value": str(value)}
+        case str():
+            return {"type": "TEXT", "value": value}
+        case _:
+            raise BadRequest("A parameter must be a text, a number, true, false or null.")
+
+
+def _problem(error: HoopError) -> JSONResponse:
+    match error:
+        case BadRequest():
+            status = 400
+        case IdentityError():
+            status = 401
+        case NoSuchApproval() | NoSuchSession() | NotServed():
+            status = 404
+        case ApprovalRefused():
+            status = 409
+        case Unavailable():
+            status = 503
+        case Refused() if error.reason == "INTERNAL":
+            status = 500
+        case _:
+            status = 403
+    content = {"reason": error.reason, "message": error.message, "hint": error.hint}
+    return JSONResponse({"error": content}, status_code=status)

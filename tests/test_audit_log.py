@@ -1,0 +1,127 @@
+"""The log: gap-free, canonical, hashed as RFC 6962 says, and signed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, insert
+
+from hoop_core.audit import merkle
+from hoop_core.audit.checkpoint import LogKey, load_or_create_key, open_checkpoint, open_note
+from hoop_core.audit.log import AuditLog
+from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
+from hoop_core.model import Json
+from hoop_core.store import Store
+from hoop_core.store.tables import log_entries
+
+
+def _reference_root(leaves: list[bytes]) -> bytes:
+    """RFC 6962 section 2.1, written down as the recursion that the RFC gives."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    left, right = _reference_root(leaves[:split]), _reference_root(leaves[split:])
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+@given(st.lists(st.binary(max_size=8), max_size=70))
+def test_the_frontier_gives_the_root_of_the_rfc(entries: list[bytes]) -> None:
+    leaves = [merkle.leaf_hash(e) for e in entries]
+    assert merkle.root_of(leaves) == _reference_root(leaves)
+
+
+def test_sequence_numbers_have_no_gaps_with_many_writers(store: Store, log_key: LogKey) -> None:
+    patient = Store(str(store.url), busy_seconds=20)
+    patient.migrate()
+
+    def write(writer: int) -> None:
+        log = AuditLog(patient, log_key)
+        for n in range(10):
+            log.append("test", {"writer": writer, "n": n})
+
+    threads = [threading.Thread(target=write, args=(w,)) for w in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [e.seq for e in AuditLog(patient, log_key).entries()] == list(range(60))
+    patient.close()
+
+
+def test_an_entry_is_canonical_json_under_its_leaf_hash(log: AuditLog) -> None:
+    log.append("test", {"b": 1, "a": "ü"}, session_id="s")
+    (entry,) = log.entries()
+    assert entry.leaf == merkle.leaf_hash(entry.text.encode())
+    assert list(json.loads(entry.text)) == ["at", "data", "kind", "seq", "session"]
+
+
+def test_hostile_text_is_logged_and_cannot_stop_the_log(log: AuditLog) -> None:
+    log.append("test", {"sql": "\ud800 \x00 \u2028", "n": 2**80})
+    (entry,) = log.entries()
+    assert json.loads(entry.text)["data"] == {"sql": "\\ud800 \x00 \u2028", "n": str(2**80)}
+
+
+def test_what_is_written_together_fails_together(log: AuditLog, store: Store) -> None:
+    def write(connection: Connection) -> Json:
+        connection.execute(insert(log_entries).values(seq=7, kind="x", entry="{}", leaf=b"0" * 32))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        log.append("test", write)
+    assert list(log.entries()) == []
+
+
+def test_a_checkpoint_opens_with_the_published_key_only(log: AuditLog, tmp_path: Path) -> None:
+    log.append("test", {})
+    signed = log.checkpoint()
+    assert open_checkpoint(signed.note, log.key.verifier_key) == signed
+    other = load_or_create_key(tmp_path / "other.key", log.key.name)
+    with pytest.raises(EvidenceError):
+        open_checkpoint(signed.note, other.verifier_key)
+
+
+def test_a_changed_checkpoint_does_not_open(log: AuditLog) -> None:
+    log.append("test", {})
+    note = log.checkpoint().note.replace("\n1\n", "\n2\n")
+    with pytest.raises(EvidenceError, match="wrong"):
+        open_checkpoint(note, log.key.verifier_key)
+
+
+def test_a_note_has_the_form_of_c2sp(log_key: LogKey) -> None:
+    note = log_key.sign_note("hello\n")
+    text, signature = note.split("\n\n")
+    assert text == "hello"
+    dash, name, blob = signature.rstrip("\n").split(" ")
+    assert (dash, name) == ("—", log_key.name)
+    assert len(base64.b64decode(blob)) == 4 + 64
+    assert open_note(note, log_key.verifier_key) == "hello\n"
+
+
+def test_a_gap_in_the_store_stops_checkpoints(log: AuditLog, store: Store) -> None:
+    for _ in range(3):
+        log.append("test", {})
+    with store.write() as connection:
+        connection.execute(log_entries.delete().where(log_entries.c.seq == 1))
+    with pytest.raises(StoreUnavailable, match="gap"):
+        log.checkpoint()
+
+
+def test_the_key_file_is_private_and_stays_the_same(tmp_path: Path) -> None:
+    first = load_or_create_key(tmp_path / "k", "a/b")
+    assert (tmp_path / "k").stat().st_mode & 0o077 == 0
+    assert load_or_create_key(tmp_path / "k", "a/b").public == first.public
+    assert "PRIVATE" not in repr(first) and "private" not in repr(first)
+
+
+def test_an_origin_with_white_space_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        load_or_create_key(tmp_path / "k", "a b")

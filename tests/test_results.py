@@ -1,0 +1,72 @@
+"""Results: what Snowflake answers is taken over, and only the harmless part of it goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from hoop_core.errors import NotServed
+from hoop_core.results import CHUNK_HEADER, TakenOver, take_over
+
+URL = "https://bucket.example/part?signature=SECRET"
+
+
+def taken(**data: Any) -> TakenOver:
+    answer = {"success": True, "data": {"rowtype": [{"name": "A"}], "total": 3, **data}}
+    return take_over(answer, session_id="s", statement_id="q", public_url="http://hoop")
+
+
+def test_presigned_addresses_and_their_keys_stay_behind() -> None:
+    result = taken(
+        queryResultFormat="arrow",
+        chunks=[{"url": URL, "rowCount": 3, "uncompressedSize": 9}],
+        chunkHeaders={"x-key": "KEY"},
+        qrmk="QRMK",
+    )
+    shown = json.dumps(result.answer)
+    assert not any(secret in shown for secret in ("SECRET", "bucket", "KEY", "QRMK"))
+    assert result.answer["data"]["chunks"] == [
+        {"rowCount": 3, "uncompressedSize": 9, "url": "http://hoop/hoop/chunks/q/0"}
+    ]
+    assert result.chunks is not None
+    assert result.chunks.urls == (URL,) and result.chunks.headers == {"x-key": "KEY"}
+    assert "SECRET" not in repr(result.chunks) and "KEY" not in repr(result.chunks)
+
+
+def test_a_part_is_given_only_for_its_secret() -> None:
+    result = taken(queryResultFormat="arrow", chunks=[{"url": URL}])
+    assert result.chunks is not None
+    assert result.chunks.admits(result.answer["data"]["chunkHeaders"][CHUNK_HEADER])
+    assert not result.chunks.admits("") and not result.chunks.admits("é")
+
+
+def test_an_encryption_key_goes_upstream_as_headers() -> None:
+    result = taken(queryResultFormat="json", rowset=[], chunks=[{"url": URL}], qrmk="K")
+    assert result.chunks is not None
+    assert set(result.chunks.headers.values()) == {"AES256", "K"}
+
+
+@pytest.mark.parametrize("field", ["stageInfo", "src_locations", "presignedUrl"])
+def test_addresses_of_stages_are_refused(field: str) -> None:
+    with pytest.raises(NotServed):
+        taken(**{field: {"creds": {"AWS_SECRET_KEY": "x"}}})
+
+
+def test_unknown_fields_do_not_pass() -> None:
+    assert "somethingNew" not in taken(somethingNew=URL).answer["data"]
+
+
+def test_a_json_result_is_recorded_as_arrow() -> None:
+    result = taken(queryResultFormat="json", rowset=[["1"], [None], ["ü"]])
+    table = pa.ipc.open_stream(result.inline).read_all()
+    assert table.to_pydict() == {"A": ["1", None, "ü"]}
+
+
+def test_an_arrow_result_is_recorded_as_it_came() -> None:
+    stream = b"arrow bytes"
+    encoded = base64.b64encode(stream).decode()
+    assert taken(queryResultFormat="arrow", rowsetBase64=encoded).inline == stream
