@@ -50,6 +50,6 @@ def serve(
         access_log=False,  # addresses of results would be in it
         server_header=False,
         timeout_keep_alive=65,
-        timeout_graceful_shutdown=20,
+        timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 * 1024,
     )

@@ -44,12 +44,17 @@ class Observer:
         return self._open[0].snowflake_user if self._open else None
 
     async def columns(self, table: TableName) -> dict[str, str] | None:
-        """Column name to type in order; None when the object is unknown or not a table."""
-        quoted = ".".join(
-            '"' + p.replace('"', '""') + '"' for p in (table.database, table.schema, table.name)
-        )
+        """Column name to type in order; None when there is no such base table.
+
+        A view would bring the columns of its base tables past their masks, and DESCRIBE TABLE answers
+        for views too: so the object must be listed as a table first.
+        """
+        schema = f"{_quoted(table.database)}.{_quoted(table.schema)}"
         try:
-            rows = await self._rows(f"DESCRIBE TABLE {quoted}")
+            listed = await self._rows(f"SHOW TABLES LIKE {_like(table.name)} IN SCHEMA {schema}")
+            if not any(_is_base_table(row, table) for row in listed):
+                return None
+            rows = await self._rows(f"DESCRIBE TABLE {schema}.{_quoted(table.name)}")
         except SnowflakeError as e:
             if e.errno in _NOT_FOUND:
                 return None
@@ -57,10 +62,8 @@ class Observer:
         return {str(r["name"]): str(r["type"]) for r in rows if r.get("kind", "COLUMN") == "COLUMN"}
 
     async def user_exists(self, user: str) -> bool:
-        """Whether Snowflake still lists `user`. `_` and `%` are wildcards of LIKE: escaped."""
-        pattern = user.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
-        literal = pattern.replace("\\", "\\\\").replace("'", "''")
-        rows = await self._rows(f"SHOW USERS LIKE '{literal}'")
+        """Whether Snowflake still lists `user`."""
+        rows = await self._rows(f"SHOW USERS LIKE {_like(user)}")
         return any(str(r["name"]) == user for r in rows)
 
     async def _rows(self, sql: str) -> list[dict[str, str]]:
@@ -96,3 +99,20 @@ class Observer:
     async def close(self) -> None:
         async with self._lock:
             await self._drop()
+
+
+def _quoted(part: str) -> str:
+    return '"' + part.replace('"', '""') + '"'
+
+
+def _like(name: str) -> str:
+    """A literal pattern that only `name` matches: `_` and `%` are wildcards of LIKE."""
+    pattern = name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+    return "'" + pattern.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _is_base_table(row: dict[str, str], table: TableName) -> bool:
+    """A row of SHOW TABLES: dynamic and external tables are queries and files in disguise."""
+    derived = any(str(row.get(flag, "N")).upper() in {"Y", "YES", "TRUE"}
+                  for flag in ("is_dynamic", "is_external", "is_event"))  # fmt: skip
+    return str(row.get("name")) == table.name and not derived

@@ -19,7 +19,7 @@ import httpx
 from hoop_core import __version__
 from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeError, SnowflakeUnavailable
-from hoop_core.model import Json, Lease, NameContext
+from hoop_core.model import Json, Lease, NameContext, quote_part
 from hoop_core.snowflake.keypair import login_token
 
 IN_PROGRESS = {"333333", "333334"}
@@ -169,8 +169,9 @@ async def open_session(
         "requestId": str(uuid.uuid4()),
         "roleName": lease.role.snowflake_role,
         "warehouse": lease.role.warehouse,
-        "databaseName": names.database,
-        "schemaName": names.schema,
+        # Connection options are identifiers: what is stored in lower case must be quoted again.
+        "databaseName": names.database and quote_part(names.database),
+        "schemaName": names.schema and quote_part(names.schema),
     }
     data = {
         "CLIENT_APP_ID": "Hoop",
