@@ -23,17 +23,25 @@ from hoop_core.snowflake.keypair import public_key_fingerprint
 _NOTHING_RAN = "Nothing was run. Ask the platform team to look at Vault, then try again."
 
 
+def _plain_session() -> requests.Session:
+    """No proxy and no .netrc of whoever started the process: credentials pass through here."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
 @dataclass(slots=True)
 class VaultMinter:
     """Synchronous (hvac): call it from a worker thread."""
 
     settings: VaultSettings
-    _session: requests.Session = field(default_factory=requests.Session, repr=False)
+    _session: requests.Session = field(default_factory=_plain_session, repr=False)
 
     def _login(self) -> hvac.Client:
         """A fresh client with a short token. Each lease hangs on a token of its own."""
         client = hvac.Client(
             url=self.settings.address,
+            token="",  # else hvac would pick one up from the environment or the home folder
             timeout=self.settings.timeout_seconds,
             session=self._session,
             allow_redirects=False,

@@ -50,6 +50,10 @@ class Live:
     last_used: float = field(default_factory=time.monotonic)
     busy: int = 0
 
+    def over(self, now: float) -> bool:
+        """Past its longest time; a statement that still waits for a human keeps its session."""
+        return now > self.session_until and not self.busy
+
 
 @dataclass(frozen=True, slots=True)
 class Handles:
@@ -180,7 +184,7 @@ class SessionBook:
         now = time.monotonic()
         if live is None or live.guarded.closed:
             raise SessionGone("This session is closed or was never opened here.", "Connect again.")
-        if now > live.session_until:
+        if live.over(now):
             raise SessionGone("The session has reached its longest time.", "Connect again.",
                               errno=_LOG_IN_AGAIN)  # fmt: skip
         if now > live.token_until:
@@ -192,7 +196,7 @@ class SessionBook:
         """New handles for a session; the old ones are void. Raises SessionGone."""
         live = self._by_master.get(_digest(master))
         now = time.monotonic()
-        if live is None or live.guarded.closed or now > live.session_until:
+        if live is None or live.guarded.closed or live.over(now):
             raise SessionGone("The session cannot be renewed any more.", "Connect again.",
                               errno=_LOG_IN_AGAIN)  # fmt: skip
         handles = Handles(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
@@ -234,7 +238,7 @@ class SessionBook:
             now = time.monotonic()
             for live in list(self._by_token.values()):
                 idle = not live.busy and now - live.last_used > self._settings.idle_seconds
-                if idle or now > live.session_until:
+                if idle or live.over(now):
                     self._spawn(self.close(live, "idle" if idle else "longest time reached"))
 
     def _spawn(self, work: Any) -> None:

@@ -59,7 +59,7 @@ class Gateway:
         await asyncio.to_thread(
             self.log.append,
             "policy.loaded",
-            {"digest": self.guard.policy.digest, "source": self.guard.policy.source_text},
+            {"digest": self.guard.policy.digest, "text": self.settings.policy.file.read_text()},
         )
         return [
             asyncio.create_task(self.guard.waiting.run()),

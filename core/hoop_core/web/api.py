@@ -38,6 +38,9 @@ from hoop_core.store.tables import sessions
 
 _log = structlog.get_logger(__name__)
 _SQL_LIMIT = 1 << 20
+_RUN_FILTERS = (
+    "dag_id", "run_id", "task_id", "map_index", "job_name", "step_key", "asset_key",
+)  # fmt: skip
 _Endpoint = Callable[[Request, Identity], Awaitable[Response]]
 
 
@@ -101,7 +104,14 @@ class Api:
         if asked is not None and asked not in set(Status):
             raise BadRequest(f"There is no status {asked!r}.", f"One of: {', '.join(Status)}.")
         found = await asyncio.to_thread(self._guard.desk.list, Status(asked) if asked else None)
-        return JSONResponse({"approvals": [a.as_json() for a in found if self._may_see(caller, a)]})
+        run = {k: request.query_params[k] for k in _RUN_FILTERS if k in request.query_params}
+        return JSONResponse(
+            {
+                "approvals": [
+                    a.as_json() for a in found if self._may_see(caller, a) and _of_run(a, run)
+                ]
+            }
+        )
 
     async def show_approval(self, request: Request, caller: Identity) -> Response:
         return JSONResponse((await self._visible(request, caller)).as_json())
@@ -198,6 +208,11 @@ class Api:
 
     async def _body(self, request: Request) -> Json:
         return await read_json(request, self._settings.max_body_bytes)
+
+
+def _of_run(approval: Approval, wanted: dict[str, str]) -> bool:
+    fields = approval.body["run"]["fields"]
+    return all(fields.get(k) == v for k, v in wanted.items())
 
 
 async def _never(_session: GuardedSession) -> tuple[Lease, SnowflakeSession]:

@@ -1,0 +1,66 @@
+"""What hook, resource, CLI and programs use: connections, connection parameters, the REST client.
+
+from hoop_core.client import connect
+
+with connect("https://hoop.example.com", token) as connection:
+    connection.cursor().execute("SELECT ...")
+"""
+
+from __future__ import annotations
+
+from hoop_core.client.address import GatewayAddress
+from hoop_core.client.connection import (
+    checked_options,
+    connect,
+    connection_parameters,
+    embedded_gateway_url,
+    hoop_context,
+    open_connection,
+    resolve_gateway,
+    sqlalchemy_engine,
+    sqlalchemy_url,
+)
+from hoop_core.client.rest import HoopClient
+from hoop_core.client.statements import bind, split_script
+from hoop_core.client.tokens import (
+    EnvironmentToken,
+    FileToken,
+    GivenToken,
+    TokenSource,
+    token_source,
+)
+from hoop_core.client.values import (
+    Answer,
+    AnswerVerdict,
+    Approval,
+    ApprovalStatus,
+    MaskedName,
+    Person,
+)
+
+__all__ = [
+    "Answer",
+    "AnswerVerdict",
+    "Approval",
+    "ApprovalStatus",
+    "EnvironmentToken",
+    "FileToken",
+    "GatewayAddress",
+    "GivenToken",
+    "HoopClient",
+    "MaskedName",
+    "Person",
+    "TokenSource",
+    "bind",
+    "checked_options",
+    "connect",
+    "connection_parameters",
+    "embedded_gateway_url",
+    "hoop_context",
+    "open_connection",
+    "resolve_gateway",
+    "split_script",
+    "sqlalchemy_engine",
+    "sqlalchemy_url",
+    "token_source",
+]

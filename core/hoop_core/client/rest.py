@@ -1,0 +1,241 @@
+"""A client for Hoop's REST API, /hoop/v1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from hoop_core import __version__
+from hoop_core.client.address import GatewayAddress
+from hoop_core.client.connection import hoop_context, resolve_gateway, unreachable
+from hoop_core.client.tokens import TokenSource, token_source
+from hoop_core.client.values import AnswerVerdict, Approval, ApprovalStatus, parse_approval
+from hoop_core.errors import (
+    ApprovalRefused,
+    Cancelled,
+    ConfigError,
+    EvidenceError,
+    GatewayUnavailable,
+    HoopError,
+    IdentityError,
+    NotServed,
+    PolicyDenied,
+    Refused,
+    SessionGone,
+    SnowflakeError,
+    SnowflakeUnavailable,
+    StatementRefused,
+    StoreUnavailable,
+    Unavailable,
+    VaultUnavailable,
+)
+from hoop_core.model import Json, RunContext
+
+_BY_REASON: dict[str, type[HoopError]] = {
+    c.reason: c
+    for c in (
+        ApprovalRefused,
+        Cancelled,
+        ConfigError,
+        EvidenceError,
+        GatewayUnavailable,
+        IdentityError,
+        NotServed,
+        PolicyDenied,
+        SessionGone,
+        SnowflakeError,
+        SnowflakeUnavailable,
+        StatementRefused,
+        StoreUnavailable,
+        VaultUnavailable,
+    )
+}
+_BY_STATUS: dict[int, type[HoopError]] = {
+    400: StatementRefused,
+    401: IdentityError,
+    403: PolicyDenied,
+    404: NotServed,
+    409: ApprovalRefused,
+    422: StatementRefused,
+    503: Unavailable,
+}
+_BEHIND_A_PROXY = frozenset({502, 504})
+_SECONDS = 30.0
+
+
+def error_from(status: int, body: object) -> HoopError:
+    """The exception for an error answer: by its reason, else by its status."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        if status in _BEHIND_A_PROXY or status >= 500:
+            return GatewayUnavailable(
+                f"Hoop answered with HTTP {status} and no explanation.",
+                "Look at the gateway's log, and at the proxy in front of it, if there is one.",
+            )
+        return Refused(
+            f"The request was answered with HTTP {status}, not by Hoop.",
+            "Check that the address is Hoop's.",
+        )
+    reason = str(error.get("reason") or "")
+    kind = _BY_REASON.get(reason) or _BY_STATUS.get(status)
+    if kind is None:
+        kind = Unavailable if status >= 500 else Refused
+    return kind(
+        str(error.get("message") or f"HTTP {status}"),
+        str(error.get("hint") or ""),
+        reason=reason or None,
+    )
+
+
+class HoopClient:
+    """Approvals and sessions, as the identity whose token `source` yields.
+
+    Thread safe as far as httpx.Client is. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        url: str | GatewayAddress | None = None,
+        source: TokenSource | None = None,
+        *,
+        timeout_seconds: float = _SECONDS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.address = url if isinstance(url, GatewayAddress) else resolve_gateway(url)
+        self._source = source or token_source()
+        # Redirects are not followed: the token is for the address that was configured, no other.
+        self._http = httpx.Client(
+            base_url=f"{self.address.url}/hoop/v1/",
+            timeout=timeout_seconds,
+            follow_redirects=False,
+            headers={"User-Agent": f"hoop/{__version__}", "Accept": "application/json"},
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"HoopClient({self.address.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request_approval(
+        self,
+        sql: str,
+        *,
+        parameters: Sequence[Any] | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        role: str | None = None,
+        run: RunContext | None = None,
+        purpose: str | None = None,
+    ) -> Approval | None:
+        """Ask ahead for a statement; None when policy wants no approval for it.
+
+        Asking again for the same statement, identity and run gives the same open request.
+        Raises PolicyDenied when policy says no, StatementRefused when the text is out of bounds.
+        """
+        body = self._send(
+            "POST",
+            "approvals",
+            {
+                "sql": sql,
+                "parameters": None if parameters is None else list(parameters),
+                "database": database,
+                "schema": schema,
+                "role": role,
+                "context": hoop_context(run, purpose),
+            },
+        )
+        if body.get("status") == "not_required":
+            return None
+        return parse_approval(body)
+
+    def approvals(
+        self,
+        status: ApprovalStatus | str | None = None,
+        *,
+        run: Mapping[str, str] | None = None,
+    ) -> tuple[Approval, ...]:
+        """The requests that this identity may see, with `status`, and of the run, where given.
+
+        `run` names fields of the run context that must be equal (for example dag_id and run_id).
+        """
+        query = {} if status is None else {"status": str(status)}
+        body = self._send("GET", "approvals", query={**query, **(run or {})})
+        found = (parse_approval(a) for a in _items(body, "approvals"))
+        wanted = (run or {}).items()
+        # Filtered here too: a gateway that does not know a filter answers with more.
+        return tuple(a for a in found if all(a.run.fields.get(k) == v for k, v in wanted))
+
+    def approval(self, approval_id: str) -> Approval:
+        return parse_approval(self._send("GET", f"approvals/{quote(approval_id, safe='')}"))
+
+    def answer(self, approval_id: str, verdict: AnswerVerdict | str, reason: str = "") -> Approval:
+        """Approve or reject. Raises ApprovalRefused when it is not (or no longer) ours to answer."""
+        return parse_approval(
+            self._send(
+                "POST",
+                f"approvals/{quote(approval_id, safe='')}/answers",
+                {"verdict": str(AnswerVerdict(verdict)), "reason": reason},
+            )
+        )
+
+    def sessions(self) -> tuple[Json, ...]:
+        return tuple(_items(self._send("GET", "sessions"), "sessions"))
+
+    def session(self, session_id: str) -> Json:
+        return self._send("GET", f"sessions/{quote(session_id, safe='')}")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        headers = {"Authorization": f"Bearer {self._source.token()}"}
+        try:
+            answer = self._http.request(method, path, json=payload, params=query, headers=headers)
+        except httpx.TransportError as e:
+            # The cause is kept: certificate faults and refused connections need different cures.
+            raise unreachable(self.address.url) from e
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not answer.is_success:
+            raise error_from(answer.status_code, body)
+        if isinstance(body, list):
+            return {"items": body}
+        if not isinstance(body, dict):
+            raise GatewayUnavailable(
+                f"{self.address.url} answered something that is not Hoop's JSON.",
+                "Check that the address is Hoop's.",
+            )
+        return body
+
+
+def _items(body: Json, name: str) -> list[Json]:
+    items = body.get("items", body.get(name))
+    if not isinstance(items, list):
+        raise GatewayUnavailable(
+            f"The answer holds no list of {name}.",
+            "Check that the address is Hoop's and that client and gateway are of one version.",
+        )
+    return items

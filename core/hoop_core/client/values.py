@@ -1,0 +1,159 @@
+"""What Hoop's REST API answers, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from hoop_core.errors import GatewayUnavailable
+from hoop_core.model import Reason, RunContext
+
+
+class ApprovalStatus(StrEnum):
+    """Where a request stands."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CONSUMED = "consumed"
+
+
+class AnswerVerdict(StrEnum):
+    """What an approver may say."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asked or answered, as the identity provider names them."""
+
+    issuer: str
+    subject: str
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    approver: Person
+    verdict: AnswerVerdict
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedName:
+    """A column of the statement that comes back masked; `table` is fully qualified."""
+
+    table: str
+    column: str
+    mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A request for approval. `rewritten` is the exact text that will run; `parameters` are the values
+    that the driver binds on the server's side, in its own form."""
+
+    id: str
+    status: ApprovalStatus
+    requester: Person
+    kind: str
+    sql: str
+    rewritten: str | None
+    parameters: Mapping[str, Any] | None
+    reasons: tuple[Reason, ...]
+    rules: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    masked: tuple[MaskedName, ...]
+    approvers: tuple[str, ...]
+    quorum: int
+    answers: tuple[Answer, ...]
+    created_at: datetime
+    pending_until: datetime | None
+    valid_until: datetime | None
+    consumed_at: datetime | None
+    run: RunContext
+    session_id: str | None
+    fingerprint: str
+
+    @property
+    def missing(self) -> int:
+        """How many more distinct approvers must say yes."""
+        said_yes = {
+            (a.approver.issuer, a.approver.subject)
+            for a in self.answers
+            if a.verdict is AnswerVerdict.APPROVE
+        }
+        return max(0, self.quorum - len(said_yes))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _person(body: Mapping[str, Any]) -> Person:
+    return Person(
+        body.get("issuer", ""),
+        body.get("subject", ""),
+        body.get("name", ""),
+        tuple(body.get("groups", ())),
+    )
+
+
+def _run(body: Mapping[str, Any] | None) -> RunContext:
+    if not body:
+        return RunContext()
+    fields = {str(k): str(v) for k, v in (body.get("fields") or {}).items()}
+    return RunContext(body.get("orchestrator") or "", fields)
+
+
+def parse_approval(body: Mapping[str, Any]) -> Approval:
+    """Raises GatewayUnavailable when the answer is not an approval: another server is there."""
+    try:
+        return Approval(
+            id=body["id"],
+            status=ApprovalStatus(body["status"]),
+            requester=_person(body["requester"]),
+            kind=body["kind"],
+            sql=body["sql"],
+            rewritten=body.get("rewritten"),
+            parameters=body.get("parameters"),
+            reasons=tuple(Reason(r["code"], r["message"]) for r in body.get("reasons", ())),
+            rules=tuple(body.get("rules", ())),
+            reads=tuple(body.get("reads", ())),
+            writes=tuple(body.get("writes", ())),
+            masked=tuple(
+                MaskedName(m["table"], m["column"], m["mask"]) for m in body.get("masked", ())
+            ),
+            approvers=tuple(body["approvers"]),
+            quorum=int(body["quorum"]),
+            answers=tuple(
+                Answer(
+                    _person(a["approver"]),
+                    AnswerVerdict(a["verdict"]),
+                    a.get("reason") or "",
+                    datetime.fromisoformat(a["at"]),
+                )
+                for a in body.get("answers", ())
+            ),
+            created_at=datetime.fromisoformat(body["created_at"]),
+            pending_until=_moment(body.get("pending_until")),
+            valid_until=_moment(body.get("valid_until")),
+            consumed_at=_moment(body.get("consumed_at")),
+            run=_run(body.get("run")),
+            session_id=body.get("session_id"),
+            fingerprint=body.get("fingerprint") or "",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise GatewayUnavailable(
+            f"The answer is not an approval of Hoop ({type(e).__name__}: {e}).",
+            "Check that the address is Hoop's and that client and gateway are of one version.",
+        ) from None

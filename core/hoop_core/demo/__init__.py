@@ -1,0 +1,1 @@
+"""`hoop demo`: the main job, run for real on the embedded stack, with every claim checked."""

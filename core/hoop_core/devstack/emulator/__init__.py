@@ -1,0 +1,1 @@
+"""A stand-in for the Snowflake service: see docs/emulator.md for what it models."""

@@ -1,0 +1,279 @@
+"""Carries a query out: account statement or data statement, from its text to the encoded result."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlglot import exp
+
+from hoop_core.devstack.emulator import account_sql, authorise, statements
+from hoop_core.devstack.emulator import account_statements as given
+from hoop_core.devstack.emulator.accounts import Account, Kind, Securable, User
+from hoop_core.devstack.emulator.administer import Administration
+from hoop_core.devstack.emulator.bindings import bound_rows
+from hoop_core.devstack.emulator.engine import Engine, Ran, parse
+from hoop_core.devstack.emulator.errors import SqlError, not_modelled
+from hoop_core.devstack.emulator.history import History
+from hoop_core.devstack.emulator.query import Outcome, Query
+from hoop_core.devstack.emulator.results import (
+    Table,
+    encode_arrow,
+    encode_json,
+    status_table,
+    text_table,
+)
+from hoop_core.devstack.emulator.sessions import Session
+
+SELECT, SESSION, USE, SHOW, DESCRIBE, DDL = 0x1000, 0x4100, 0x4300, 0x4400, 0x4500, 0x6000
+"""Snowflake's statement type ids, which tell the drivers how to read an answer."""
+
+FindQuery = Callable[[str, User], Query]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    tree: exp.Expr
+    wait: float = 0.0
+    plain: bool = False
+
+
+class Performer:
+    """One statement at a time for each session. `find` looks up an earlier query of a user."""
+
+    def __init__(
+        self,
+        account: Account,
+        engine: Engine,
+        history: History,
+        administration: Administration,
+        *,
+        find: FindQuery,
+    ) -> None:
+        self._account = account
+        self._engine = engine
+        self._history = history
+        self._administration = administration
+        self._find = find
+        self._local_time: dict[tuple[str, str, str], set[str]] = {}
+
+    def perform(self, query: Query) -> Outcome:
+        session = query.session
+        tokens = account_sql.tokens_of(query.sql)
+        query.shown = statements.redacted(query.sql, tokens)
+        self._one_statement(query, statements.count(tokens))
+        statement = account_sql.parse(tokens)
+        if statement is None:
+            prepared = self._prepare(query, tokens)
+            if prepared.wait and not query.body.get("describeOnly"):
+                query.cancelled.wait(prepared.wait)
+            perform = partial(self._data_statement, query, prepared)
+        else:
+            perform = partial(self._account_statement, query, statement)
+        while not session.turn.acquire(timeout=0.05):
+            query.check()
+        try:
+            query.check()
+            with session.guard:
+                session.current = query
+            try:
+                return perform()
+            finally:
+                with session.guard:
+                    session.current = None
+        finally:
+            session.turn.release()
+
+    def _one_statement(self, query: Query, found: int) -> None:
+        wanted = int(query.session.parameter("MULTI_STATEMENT_COUNT", query.parameters))
+        if found == 0:
+            raise SqlError("000900", "42601", "SQL compilation error:\nEmpty SQL statement.")
+        if found > 1 and wanted in {0, found}:
+            raise not_modelled("multiple statements in one request")
+        if wanted not in {0, found}:
+            text = f"Actual statement count {found} did not match the desired statement count {wanted}."
+            raise SqlError("000008", "0A000", text)
+
+    def _account_statement(self, query: Query, statement: given.AccountStatement) -> Outcome:
+        query.kind = type(statement).__name__.upper()
+        describing = bool(query.body.get("describeOnly"))
+        type_id = {
+            given.Show: SHOW,
+            given.ShowGrants: SHOW,
+            given.DescribeUser: DESCRIBE,
+            given.Use: USE,
+            given.AlterSession: SESSION,
+        }.get(type(statement), DDL)
+        if describing and type_id not in (SHOW, DESCRIBE):
+            table = text_table(["status"], [])
+        else:
+            table = self._administration.run(statement, query.session)
+        return self._outcome(query, Ran(table, type_id), rows_as="JSON")
+
+    # -- data statements ------------------------------------------------------------------------
+    def _prepare(self, query: Query, tokens: list[Any]) -> _Prepared:
+        words = [t.text.upper() for t in tokens[:2]]
+        if words == ["START", "TRANSACTION"]:
+            return _Prepared(exp.Transaction())
+        sql = query.session.connection.variables.inline_variables(query.sql)
+        tree = parse(sql)
+        if words[:1] == ["UNSET"]:
+            return _Prepared(tree, plain=True)
+        call = statements.called(tree)
+        if call is not None:
+            tree = parse(f"SELECT {call}")
+            if not (
+                isinstance(tree, exp.Select)
+                and len(tree.expressions) == 1
+                and isinstance(tree.expressions[0], exp.Anonymous)
+                and str(tree.expressions[0].this).upper() == "SYSTEM$WAIT"
+                and len([v for v in tree.args.values() if v]) == 1
+            ):
+                raise not_modelled("CALL")
+        statements.name_columns(tree)
+        tree, wait = statements.take_waits(tree)
+        return _Prepared(tree, wait)
+
+    def _data_statement(self, query: Query, prepared: _Prepared) -> Outcome:
+        session, tree = query.session, prepared.tree
+        connection = session.connection
+        roles = session.roles(self._account)
+        context = statements.Context(self._account, session, roles, query.sql)
+        query.kind = _kind(tree)
+        if (argument := statements.result_scan(tree)) is not None:
+            return self._scan_result(query, argument, context)
+        if prepared.plain:
+            return self._outcome(query, self._engine.run(connection, tree, []), rows_as="JSON")
+        plan = authorise.plan(tree, connection.database, connection.schema)
+        authorise.check(plan, self._account, roles)
+        self._check_warehouse(plan, session, roles)
+        if plan.history:
+            self._history.flush()
+        if statements.quotes_lower_case(tree):
+            columns = self._engine.columns(connection, [n.on for n in plan.needs])
+            statements.check_case(tree, columns)
+        tree = statements.fill_context(statements.like_as_select(tree), context)
+        tree = statements.narrow_information_schema(tree, context)
+        local_time = frozenset(statements.local_time_columns(tree)).union(
+            *(self._local_time.get(n.on, ()) for n in plan.needs)
+        )
+        if query.body.get("describeOnly"):
+            return self._describe(query, tree, plan)
+        if plan.ddl:
+            self._engine.commit_open(connection)
+        if absent := self._absent(plan):
+            return self._outcome(query, Ran(status_table(absent), DDL), rows_as="JSON")
+        shown = statements.shown_kind(tree) if isinstance(tree, exp.Show) else None
+        ran = self._engine.run(connection, tree, bound_rows(query.body.get("bindings")), local_time)
+        if shown:
+            ran = Ran(statements.narrow_show(ran.table, shown, context), SHOW)
+        self._settle(plan, tree, session)
+        rows_as = session.result_format(query.parameters) if plan.query else "JSON"
+        return self._outcome(query, ran, rows_as, plan.query, _binds(tree))
+
+    def _check_warehouse(
+        self, plan: authorise.Plan, session: Session, roles: frozenset[str]
+    ) -> None:
+        if not plan.warehouse:
+            return
+        on = Securable(Kind.WAREHOUSE, (session.warehouse or "",))
+        if session.warehouse is None or not self._account.holds(roles, on, "USAGE"):
+            text = (
+                "No active warehouse selected in the current session.  "
+                "Select an active warehouse with the 'use warehouse' command."
+            )
+            raise SqlError("000606", "57P03", text)
+
+    def _absent(self, plan: authorise.Plan) -> str:
+        """What DROP … IF EXISTS and CREATE … IF NOT EXISTS say when there is nothing to do."""
+        for name in plan.dropped:
+            if not self._account.exists(Securable(Kind.TABLE, name)):
+                return f"Drop statement executed successfully ({name[2]} already dropped)."
+        made = plan.created if plan.if_not_exists else None
+        if made is not None and self._account.exists(Securable(Kind.TABLE, made)):
+            return f"{made[2]} already exists, statement succeeded."
+        return ""
+
+    def _settle(self, plan: authorise.Plan, tree: exp.Expr, session: Session) -> None:
+        """What a successful DDL statement changes in the account."""
+        account = self._account
+        if plan.created is not None:
+            on = Securable(Kind.TABLE, plan.created)
+            if not account.exists(on) or plan.replaces:
+                account.created(on, session.role)
+                self._local_time[plan.created] = statements.declared_local_time(tree)
+        for name in plan.dropped:
+            account.forget(Securable(Kind.TABLE, name))
+            self._local_time.pop(name, None)
+        if plan.renamed is not None:
+            old, new = plan.renamed
+            account.renamed(Securable(Kind.TABLE, old), Securable(Kind.TABLE, new))
+            self._local_time[new] = self._local_time.pop(old, set())
+
+    def declare_local_time(self, table: tuple[str, str, str], columns: set[str]) -> None:
+        self._local_time[table] = columns
+
+    def _describe(self, query: Query, tree: exp.Expr, plan: authorise.Plan) -> Outcome:
+        """describeOnly: columns without running; a SHOW or DESCRIBE changes nothing and is run."""
+        binds = _binds(tree)
+        if plan.query:
+            columns = tuple(self._engine.describe(query.session.connection, tree))
+            table = Table(columns, text_table([c.name for c in columns], []).data)
+            return self._outcome(query, Ran(table, SELECT), "JSON", True, binds)
+        if isinstance(tree, exp.Show | exp.Describe):
+            if isinstance(tree, exp.Show):
+                statements.shown_kind(tree)
+            ran = self._engine.run(query.session.connection, tree, [])
+            return self._outcome(query, ran, "JSON", False, binds)
+        names = self._engine.result_names(tree)
+        table = self._engine.numbers_table(names) if names else text_table(["status"], [])
+        return self._outcome(query, Ran(table, self._engine.type_id(tree)), "JSON", False, binds)
+
+    def _scan_result(
+        self, query: Query, argument: exp.Expr, context: statements.Context
+    ) -> Outcome:
+        filled = statements.fill_context(argument.copy(), context)
+        if not isinstance(filled, exp.Literal):
+            raise not_modelled("RESULT_SCAN of a computed query id")
+        found = self._find(filled.name, query.session.user)
+        if found.outcome is None:
+            raise SqlError("000709", "02000", f"Statement {filled.name} not found")
+        rows_as = query.session.result_format(query.parameters)
+        return self._outcome(query, Ran(found.outcome.table, SELECT), rows_as, True)
+
+    def _outcome(
+        self, query: Query, ran: Ran, rows_as: str, rows: bool = False, binds: int = 0
+    ) -> Outcome:
+        session = query.session
+        describing = bool(query.body.get("describeOnly"))
+        table = Table(ran.table.columns, ran.table.data.slice(0, 0)) if describing else ran.table
+        arrow = rows and rows_as == "ARROW"
+        encoded = encode_arrow(table) if arrow else encode_json(table)
+        final = {
+            "finalDatabaseName": session.connection.database,
+            "finalSchemaName": session.connection.schema,
+            "finalWarehouseName": session.warehouse,
+            "finalRoleName": session.role,
+        }
+        type_id = ran.type_id or (SELECT if rows else 0)
+        key = secrets.token_urlsafe(32) if encoded.chunks else ""
+        return Outcome(table, encoded, type_id, ran.affected, binds, final, describing, key)
+
+
+def _binds(tree: exp.Expr) -> int:
+    return len(list(tree.find_all(exp.Placeholder)))
+
+
+def _kind(tree: exp.Expr) -> str:
+    if isinstance(tree, exp.Query):
+        return "SELECT"
+    if isinstance(tree, exp.Create):
+        made = str(tree.args.get("kind") or "").upper()
+        as_select = made == "TABLE" and isinstance(tree.expression, exp.Query)
+        return "CREATE_TABLE_AS_SELECT" if as_select else f"CREATE_{made}"
+    if isinstance(tree, exp.Drop | exp.Alter):
+        return f"{tree.key.upper()}_{str(tree.args.get('kind') or '').upper()}"
+    return {"truncatetable": "TRUNCATE_TABLE"}.get(tree.key, tree.key.upper())

@@ -1,0 +1,134 @@
+"""From a text to a verdict: analyse, decide, rewrite, verify. The one entrance for guard and CLI.
+
+`judge_text` never raises: whatever goes wrong on the way is a deny with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import datetime
+
+from hoop_core.errors import HoopError, StatementRefused
+from hoop_core.masking.masks import MaskName
+from hoop_core.masking.rewrite import rewrite
+from hoop_core.masking.verify import verify
+from hoop_core.model import Decision, Identity, NameContext, Outcome, RunContext, Statement, Verdict
+from hoop_core.policy.engine import Case, decide, refusal
+from hoop_core.policy.file import load_policy, parse_policy
+from hoop_core.policy.model import Policy
+from hoop_core.sql.catalog import Catalog
+from hoop_core.sql.limits import DEFAULT, Limits
+from hoop_core.sql.lineage import column_lineage
+from hoop_core.sql.refusals import refuse
+from hoop_core.sql.statement import Analysis, analyse
+
+__all__ = [
+    "Analysis",
+    "Catalog",
+    "Limits",
+    "Policy",
+    "analyse",
+    "judge",
+    "judge_text",
+    "load_policy",
+    "parse_policy",
+]
+
+
+def judge(
+    analysis: Analysis,
+    *,
+    identity: Identity,
+    policy: Policy,
+    catalog: Catalog,
+    run: RunContext,
+    now: datetime,
+    mask_override: str | None = None,
+) -> Verdict:
+    """Decide on an analysed statement, and rewrite and verify what may run. Never raises.
+
+    `now` must be timezone-aware. `mask_override` puts one mask in place of every mask of the policy.
+    """
+    started = time.perf_counter_ns()
+    statement = analysis.statement
+    try:
+        override = None if mask_override is None else MaskName(mask_override)
+        case = Case(statement, analysis.ctes, identity, policy, catalog, run, now, override)
+        ruling = decide(case)
+        if ruling.decision.outcome is Outcome.DENY:
+            return _verdict(started, ruling.decision, statement)
+        text = rewrite(analysis, ruling.plans)
+        if analysis.tree is None:
+            _verify_command(text, statement)
+        else:
+            verify(text, statement=statement, plans=ruling.plans)
+        lineage = column_lineage(analysis, catalog)
+        return dataclasses.replace(
+            _verdict(started, ruling.decision, statement), rewritten=text, lineage=lineage
+        )
+    except Exception as e:
+        return _verdict(started, _refused(policy, e), statement)
+
+
+def judge_text(
+    sql: str,
+    names: NameContext,
+    *,
+    identity: Identity,
+    policy: Policy,
+    catalog: Catalog,
+    run: RunContext,
+    now: datetime,
+    mask_override: str | None = None,
+    limits: Limits = DEFAULT,
+) -> Verdict:
+    """`analyse` and `judge` in one. Never raises: a refusal or any error is a deny verdict."""
+    started = time.perf_counter_ns()
+    try:
+        analysis = analyse(sql, names, limits)
+    except Exception as e:
+        return _verdict(started, _refused(policy, e), None)
+    verdict = judge(
+        analysis,
+        identity=identity,
+        policy=policy,
+        catalog=catalog,
+        run=run,
+        now=now,
+        mask_override=mask_override,
+    )
+    return dataclasses.replace(verdict, elapsed_us=_elapsed_us(started))
+
+
+def _verdict(started: int, decision: Decision, statement: Statement | None) -> Verdict:
+    return Verdict(decision, statement, None, (), _elapsed_us(started))
+
+
+def _elapsed_us(started: int) -> int:
+    return (time.perf_counter_ns() - started) // 1000
+
+
+def _refused(policy: Policy, error: Exception) -> Decision:
+    if isinstance(error, HoopError):
+        return refusal(policy.digest, error.reason, error.text)
+    if isinstance(error, RecursionError):
+        return refusal(
+            policy.digest, "TOO_DEEP", "The statement is nested too deeply to be analysed."
+        )
+    # the text of an unexpected error may quote the statement: its class is enough to find it in the logs
+    return refusal(
+        policy.digest,
+        "INTERNAL",
+        f"The statement could not be analysed ({type(error).__name__}). Nothing was executed.",
+    )
+
+
+def _verify_command(text: str, statement: Statement) -> None:
+    """A session statement, read anew without any name context, is still the same statement."""
+    try:
+        again = analyse(text, NameContext()).statement
+    except StatementRefused:
+        again = None
+    if again is None or (again.kind, again.reads) != (statement.kind, statement.reads):
+        raise refuse("VERIFY_COMMAND", "The statement did not pass verification.")

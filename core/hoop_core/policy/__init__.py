@@ -1,0 +1,1 @@
+"""The policy: its file, its conditions, and how it decides."""

@@ -1,0 +1,109 @@
+"""`when` conditions: CEL (https://github.com/google/cel-spec) over statement, identity, run and now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import cel
+
+from hoop_core.model import Identity, RunContext, Statement
+from hoop_core.sql.statement import FACT_NAMES
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "statement": ("kind", "reads", "writes", "functions", "database", "schema", *FACT_NAMES),
+    "identity": ("subject", "name", "groups", "issuer", "method"),
+    "run": (
+        "orchestrator",
+        "dag_id",
+        "run_id",
+        "task_id",
+        "map_index",
+        "try_number",
+        "job_name",
+        "step_key",
+        "asset_key",
+        "partition_key",
+        "purpose",
+    ),
+    "now": (),
+}
+
+_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_SELECTION = re.compile(r"\b(statement|identity|run)\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class ConditionError(Exception):
+    """A condition that is wrong (when compiled) or that cannot be evaluated (when used)."""
+
+    def __init__(self, message: str, wrong: str = "", valid: tuple[str, ...] = ()) -> None:
+        self.wrong, self.valid = wrong, valid
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A compiled condition; `source` is its identity."""
+
+    source: str
+    _program: cel.Program = field(repr=False, compare=False)
+
+    def holds(self, facts: Mapping[str, Any]) -> bool:
+        """Raises ConditionError when it cannot be evaluated or does not give true or false."""
+        try:
+            value = self._program.execute(dict(facts))
+        except Exception as e:  # the library raises ValueError, KeyError, TypeError, RuntimeError
+            raise ConditionError(f"{type(e).__name__}") from None
+        if not isinstance(value, bool):
+            raise ConditionError(f"it gives {type(value).__name__}, not true or false")
+        return value
+
+
+def compile_condition(source: str) -> Condition:
+    """Compile and check names. Raises ConditionError."""
+    try:
+        program = cel.compile(source)
+        variables = program.variables()
+    except Exception as e:
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ConditionError(first.split("ERROR: ")[-1]) from None
+    bound = set(
+        re.findall(r"\.\s*(?:all|exists|exists_one|map|filter)\(\s*([A-Za-z_]\w*)\s*,", source)
+    )
+    for name in variables:
+        if name not in FIELDS and name not in bound:
+            raise ConditionError(f"unknown name `{name}`", name, tuple(FIELDS))
+    for holder, name in _SELECTION.findall(_STRING.sub("''", source)):
+        if name not in FIELDS[holder]:
+            raise ConditionError(f"`{holder}` has no field `{name}`", name, FIELDS[holder])
+    return Condition(source, program)
+
+
+def facts_for(
+    statement: Statement, identity: Identity, run: RunContext, now: datetime
+) -> dict[str, Any]:
+    """What conditions see. Fields of `run` that the caller did not give are empty strings."""
+    return {
+        "statement": {
+            "kind": statement.kind.value,
+            "reads": [str(t) for t in statement.reads],
+            "writes": [str(t) for t in statement.writes],
+            "functions": list(statement.functions),
+            "database": statement.names.database or "",
+            "schema": statement.names.schema or "",
+            **statement.facts,
+        },
+        "identity": {
+            "subject": identity.subject,
+            "name": identity.name,
+            "groups": list(identity.groups),
+            "issuer": identity.issuer,
+            "method": identity.method,
+        },
+        "run": {name: run.fields.get(name, "") for name in FIELDS["run"]}
+        | {"orchestrator": run.orchestrator},
+        "now": now,
+    }

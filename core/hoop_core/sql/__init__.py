@@ -1,0 +1,1 @@
+"""Understanding Snowflake SQL: limits, names, kinds, tables, functions, lineage. No I/O, no policy."""

@@ -1,0 +1,220 @@
+"""The roots that Hoop serves: which kind of statement a tree is, what it writes, what is risky in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from hoop_core.model import Kind
+from hoop_core.sql import nodes
+from hoop_core.sql.refusals import refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`target` is the one table that the statement changes."""
+
+    kind: Kind
+    allowed: frozenset[type[exp.Expr]] = field(repr=False)
+    target: exp.Table | None = None
+    facts: dict[str, bool | int] = field(default_factory=dict)
+
+
+def only(node: exp.Expr, allowed: str) -> None:
+    """Refuse a node that carries any argument besides the allowed ones. Raises StatementRefused."""
+    known = allowed.split()
+    for name, value in node.args.items():
+        if value and name not in known:
+            raise refuse(
+                "UNKNOWN_SYNTAX",
+                f"The clause {name.strip('_').upper()} of {type(node).__name__} is not served here.",
+                "Rewrite the statement without it.",
+            )
+
+
+def shape_of(tree: exp.Expr) -> Shape:
+    """Raises StatementRefused (UNSERVED_STATEMENT, UNKNOWN_SYNTAX) for everything that is not served."""
+    for root, read in _ROOTS:
+        if isinstance(tree, root):
+            return read(tree)
+    raise refuse(
+        "UNSERVED_STATEMENT",
+        "This kind of statement is not served through Hoop.",
+        "Served: queries, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE/ALTER/DROP TABLE, SHOW, DESCRIBE, "
+        "USE, transactions.",
+    )
+
+
+def _query(tree: exp.Expr) -> Shape:
+    selects = _branches(tree)
+    where = bool(selects) and all(s.args.get("where") for s in selects)
+    limit = any(tree.args.get(a) for a in ("limit", "fetch")) or (
+        bool(selects) and all(s.args.get("limit") for s in selects)
+    )
+    facts: dict[str, bool | int] = {
+        "has_where": where,
+        "has_limit": bool(limit),
+        "is_unbounded": not where and not limit,
+    }
+    return Shape(Kind.SELECT, nodes.QUERY, None, facts)
+
+
+def _branches(tree: exp.Expr) -> list[exp.Select]:
+    """The SELECTs whose rows a query returns, through parentheses and set operations."""
+    found: list[exp.Select] = []
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, exp.SetOperation):
+            todo += [node.this, node.expression]
+        elif isinstance(node, exp.Subquery):
+            todo.append(node.this)
+        elif isinstance(node, exp.Select):
+            found.append(node)
+    return found
+
+
+def _target(node: object) -> exp.Table:
+    inner = node.this if isinstance(node, exp.Schema) else node
+    if not isinstance(inner, exp.Table):
+        raise refuse("INDIRECT_TABLE", "The table to change is not given by its name.")
+    return inner
+
+
+def _insert(tree: exp.Expr) -> Shape:
+    only(tree, "this expression overwrite")
+    if not isinstance(tree.expression, exp.Query | exp.Values):
+        raise refuse("UNKNOWN_SYNTAX", "INSERT needs VALUES or a query.")
+    overwrite = bool(tree.args.get("overwrite"))
+    kind = Kind.INSERT_OVERWRITE if overwrite else Kind.INSERT
+    return Shape(kind, nodes.CHANGE, _target(tree.this), {"is_unbounded": overwrite})
+
+
+def _update(tree: exp.Expr) -> Shape:
+    only(tree, "this expressions from_ where")
+    return Shape(Kind.UPDATE, nodes.CHANGE, _target(tree.this), _bounds(tree))
+
+
+def _delete(tree: exp.Expr) -> Shape:
+    only(tree, "this using where")
+    return Shape(Kind.DELETE, nodes.CHANGE, _target(tree.this), _bounds(tree))
+
+
+def _merge(tree: exp.Expr) -> Shape:
+    only(tree, "this using on whens")
+    return Shape(Kind.MERGE, nodes.CHANGE, _target(tree.this))
+
+
+def _truncate(tree: exp.Expr) -> Shape:
+    only(tree, "expressions exists")
+    target = _single(tree.expressions)
+    facts: dict[str, bool | int] = {
+        "is_unbounded": True,
+        "if_exists": bool(tree.args.get("exists")),
+    }
+    return Shape(Kind.TRUNCATE, nodes.CHANGE, target, facts)
+
+
+def _single(tables: list[exp.Expr]) -> exp.Table:
+    if len(tables) != 1:
+        raise refuse("UNKNOWN_SYNTAX", "Only one table at a time can be changed.")
+    return _target(tables[0])
+
+
+def _create(tree: exp.Expr) -> Shape:
+    only(tree, "this kind expression exists properties replace")
+    if str(tree.args.get("kind") or "").upper() != "TABLE":
+        raise refuse(
+            "UNSERVED_STATEMENT",
+            "Only tables can be created through Hoop.",
+            "Ask an administrator for views, stages, functions and other objects.",
+        )
+    query = tree.args.get("expression")
+    if query is None and not isinstance(tree.this, exp.Schema):
+        raise refuse("UNKNOWN_SYNTAX", "CREATE TABLE needs a list of columns or AS SELECT.")
+    if query is not None and not isinstance(query, exp.Query):
+        raise refuse("UNKNOWN_SYNTAX", "CREATE TABLE ... AS needs a query.")
+    properties = tree.args.get("properties")
+    facts: dict[str, bool | int] = {
+        "replaces": bool(tree.args.get("replace")),
+        "if_exists": bool(tree.args.get("exists")),
+        "temporary": properties is not None
+        and any(isinstance(p, exp.TemporaryProperty) for p in properties.expressions),
+    }
+    kind = Kind.CREATE_TABLE if query is None else Kind.CREATE_TABLE_AS
+    return Shape(kind, nodes.DEFINE, _target(tree.this), facts)
+
+
+def _alter(tree: exp.Expr) -> Shape:
+    only(tree, "this kind actions exists")
+    if str(tree.args.get("kind") or "").upper() != "TABLE":
+        raise refuse("UNSERVED_STATEMENT", "Only tables can be altered through Hoop.")
+    actions = tree.args.get("actions") or []
+    for action in actions:
+        column_drop = (
+            isinstance(action, exp.Drop) and str(action.args.get("kind")).upper() == "COLUMN"
+        )
+        if not (column_drop or isinstance(action, exp.ColumnDef | exp.RenameColumn)):
+            raise refuse(
+                "UNSERVED_STATEMENT",
+                "This form of ALTER TABLE is not served through Hoop.",
+                "Served: ADD COLUMN, DROP COLUMN, RENAME COLUMN.",
+            )
+    if not actions:
+        raise refuse("UNKNOWN_SYNTAX", "ALTER TABLE without a change that Hoop understands.")
+    dropping = any(isinstance(a, exp.Drop) for a in actions)
+    return Shape(Kind.ALTER_TABLE, nodes.DEFINE, _target(tree.this), {"is_unbounded": dropping})
+
+
+def _drop(tree: exp.Expr) -> Shape:
+    only(tree, "tables kind exists cascade restrict")
+    if str(tree.args.get("kind") or "").upper() != "TABLE":
+        raise refuse("UNSERVED_STATEMENT", "Only tables can be dropped through Hoop.")
+    facts: dict[str, bool | int] = {
+        "is_unbounded": True,
+        "if_exists": bool(tree.args.get("exists")),
+    }
+    return Shape(Kind.DROP_TABLE, nodes.DEFINE, _single(tree.args.get("tables") or []), facts)
+
+
+def _bounds(tree: exp.Expr) -> dict[str, bool | int]:
+    where = tree.args.get("where")
+    return {
+        "has_where": where is not None,
+        "is_unbounded": where is None or not _narrows(where.this),
+    }
+
+
+def _narrows(condition: exp.Expr) -> bool:
+    """Whether a condition depends on the row at all: `1 = 1`, `id = id` and `x OR TRUE` do not.
+
+    A help against careless texts, not a proof: `id IS NOT NULL` counts as narrowing.
+    """
+    while isinstance(condition, exp.Paren):
+        condition = condition.this
+    if isinstance(condition, exp.And):
+        return _narrows(condition.this) or _narrows(condition.expression)
+    if isinstance(condition, exp.Or):
+        return _narrows(condition.this) and _narrows(condition.expression)
+    if isinstance(condition, exp.EQ | exp.GTE | exp.LTE | exp.NullSafeEQ):
+        left, right = condition.this, condition.expression
+        if left.sql(dialect="snowflake") == right.sql(dialect="snowflake"):
+            return False
+    return condition.find(exp.Column) is not None
+
+
+_ROOTS: tuple[tuple[type[exp.Expr], Callable[[exp.Expr], Shape]], ...] = (
+    (exp.Select, _query),
+    (exp.SetOperation, _query),
+    (exp.Subquery, _query),
+    (exp.Insert, _insert),
+    (exp.Update, _update),
+    (exp.Delete, _delete),
+    (exp.Merge, _merge),
+    (exp.TruncateTable, _truncate),
+    (exp.Create, _create),
+    (exp.Alter, _alter),
+    (exp.Drop, _drop),
+)

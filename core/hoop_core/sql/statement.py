@@ -1,0 +1,335 @@
+"""From a text to what it does: kind, tables read and written, functions, facts. No policy here.
+
+The order matters: caps on tokens, then our own grammar for session statements, then the parser, then
+allowlists of nodes and functions, then names. The first thing that is not understood refuses the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlglot import Token, exp
+from sqlglot.errors import ParseError, SqlglotError
+
+from hoop_core.model import NameContext, Statement, TableName
+from hoop_core.sql import functions, nodes
+from hoop_core.sql.commands import Command, read_command
+from hoop_core.sql.limits import DEFAULT, SNOWFLAKE, Limits, canonical, scan
+from hoop_core.sql.names import fold, resolve, resolve_parts
+from hoop_core.sql.refusals import refuse
+from hoop_core.sql.shape import Shape, shape_of
+from hoop_core.sql.shape import only as _only
+
+
+@dataclass(frozen=True, slots=True)
+class TableRef:
+    """A place where a base table is named: characters `start`..`end` (inclusive) of the text."""
+
+    node: exp.Table = field(repr=False)
+    table: TableName
+    written: bool
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class QualifiedColumn:
+    """A column written with its schema (`s.t.c`): `start` of the first part, `short` of the table part."""
+
+    table: TableName
+    start: int
+    short: int
+
+
+@dataclass(frozen=True, slots=True)
+class CteName:
+    """A common table expression, and the table that its bare name would mean without it."""
+
+    name: str
+    shadows: TableName | None
+    recursive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A Statement and what the rewriter needs. `tree` is None for session statements; never mutated."""
+
+    statement: Statement
+    tables: tuple[TableName, ...]
+    tokens: tuple[Token, ...] = field(repr=False)
+    tree: exp.Expr | None = field(repr=False)
+    refs: tuple[TableRef, ...] = field(repr=False)
+    columns: tuple[QualifiedColumn, ...] = field(repr=False)
+    ctes: tuple[CteName, ...] = field(repr=False)
+    command: Command | None = field(repr=False, default=None)
+
+
+def analyse(sql: str, names: NameContext, limits: Limits = DEFAULT) -> Analysis:
+    """Understand one statement, or refuse it.
+
+    Raises StatementRefused; `reason` is one of the codes that the modules of `hoop_core.sql` name.
+    """
+    tokens = scan(sql, limits)
+    try:
+        command = read_command(tokens, names)
+        if command is not None:
+            return _of_command(sql, tokens, command, names)
+        return _of_tree(sql, tokens, _parse(sql, tokens), names, limits)
+    except RecursionError:
+        raise refuse(
+            "TOO_DEEP",
+            "The statement is nested too deeply to be analysed.",
+            "Split it with common table expressions or temporary tables.",
+        ) from None
+
+
+def _parse(sql: str, tokens: Sequence[Token]) -> exp.Expr:
+    try:
+        trees = SNOWFLAKE.parser().parse(list(tokens), sql)
+    except ParseError as e:
+        first = e.errors[0] if e.errors else {}
+        where = f" near line {first['line']}, column {first['col']}" if "line" in first else ""
+        raise refuse(
+            "UNPARSEABLE",
+            f"The statement is not Snowflake SQL that Hoop understands{where}.",
+            "Check the syntax; Snowflake Scripting and administrative statements are not served.",
+        ) from None
+    except SqlglotError:
+        raise refuse("UNPARSEABLE", "The statement is not SQL that Hoop understands.") from None
+    found = [t for t in trees if t is not None and not isinstance(t, exp.Semicolon)]
+    if len(found) != 1:
+        raise refuse(
+            "MULTI_STATEMENT",
+            "The text holds more than one statement.",
+            "Send one statement at a time.",
+        )
+    return found[0]
+
+
+def _of_command(
+    sql: str, tokens: tuple[Token, ...], command: Command, names: NameContext
+) -> Analysis:
+    reads = () if command.table is None else (command.table,)
+    statement = Statement(
+        sql=sql,
+        kind=command.kind,
+        names=names,
+        reads=reads,
+        writes=(),
+        functions=(),
+        facts={**_NO_FACTS, **command.facts},
+        fingerprint=fingerprint(canonical(sql, tokens), names),
+    )
+    return Analysis(statement, reads, tokens, None, (), (), (), command)
+
+
+def _of_tree(
+    sql: str, tokens: tuple[Token, ...], tree: exp.Expr, names: NameContext, limits: Limits
+) -> Analysis:
+    shape = shape_of(tree)
+    tables = list(tree.find_all(exp.Table))
+    if len(tables) > limits.max_table_reads:
+        raise refuse(
+            "TOO_MANY_READS",
+            f"The statement names {len(tables)} tables; at most {limits.max_table_reads} are analysed.",
+            "Split the statement.",
+        )
+    called = functions.calls(tokens, _names_with_columns(tree, shape.target))
+    nodes.check(tree, shape.allowed)
+    _check_structure(tree)
+    refs, recursive = _table_refs(tables, shape, names)
+    reads = tuple(sorted({r.table for r in refs if not r.written}))
+    writes = tuple(sorted({r.table for r in refs if r.written}))
+    statement = Statement(
+        sql=sql,
+        kind=shape.kind,
+        names=names,
+        reads=reads,
+        writes=writes,
+        functions=tuple(sorted(set(called))),
+        facts={
+            **_NO_FACTS,
+            **shape.facts,
+            "table_reads": sum(not r.written for r in refs),
+            "cross_database": len({t.database for t in (*reads, *writes)}) > 1,
+        },
+        fingerprint=fingerprint(canonical(sql, tokens), names),
+    )
+    return Analysis(
+        statement,
+        tuple(sorted({*reads, *writes})),
+        tokens,
+        tree,
+        refs,
+        _qualified_columns(tree, names),
+        _ctes(tree, names, recursive),
+    )
+
+
+_NO_FACTS: dict[str, bool | int] = {
+    "has_where": False,
+    "has_limit": False,
+    "is_unbounded": False,
+    "replaces": False,
+    "if_exists": False,
+    "temporary": False,
+    "table_reads": 0,
+    "cross_database": False,
+}
+FACT_NAMES = tuple(_NO_FACTS)
+
+
+def fingerprint(text: str, names: NameContext) -> str:
+    """SHA-256 (hex) of the canonical token text and the name context."""
+    parts = (names.database or "", names.schema or "", text)
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def _start(identifier: object) -> int:
+    return int(identifier.meta.get("start", -1)) if isinstance(identifier, exp.Identifier) else -1
+
+
+def _end(identifier: object) -> int:
+    return int(identifier.meta.get("end", -1)) if isinstance(identifier, exp.Identifier) else -1
+
+
+def _names_with_columns(tree: exp.Expr, target: exp.Table | None) -> frozenset[int]:
+    """Where identifiers stand that may be followed by a column list or a query in parentheses."""
+    found = {_start(a.this) for a in tree.find_all(exp.TableAlias) if a.args.get("columns")}
+    for schema in tree.find_all(exp.Schema):
+        if isinstance(schema.this, exp.Table):
+            found.add(_start(schema.this.this))
+    if target is not None:
+        found.add(_start(target.this))
+    return frozenset(found - {-1})
+
+
+def _check_structure(tree: exp.Expr) -> None:
+    """What the node allowlist cannot see: odd arguments of understood nodes."""
+    for node in tree.walk():
+        if isinstance(node, exp.Table):
+            _only(node, "this db catalog alias joins laterals pivots sample when")
+        elif isinstance(node, exp.Select):
+            _only(
+                node,
+                "with_ expressions distinct exclude from_ match laterals joins connect pivots where group "
+                "having qualify windows order limit offset locks sample",
+            )
+        elif isinstance(node, exp.With):
+            _only(node, "expressions recursive")
+        elif isinstance(node, exp.Lateral) and not isinstance(node.this, exp.Subquery | exp.Func):
+            raise refuse("INDIRECT_TABLE", "LATERAL must be followed by a query or a function.")
+        elif isinstance(node, exp.TableFromRows) and not isinstance(node.this, exp.Func):
+            raise refuse("INDIRECT_TABLE", "TABLE(...) must hold a listed table function.")
+        elif isinstance(node, exp.Anonymous) and node.name.upper() not in functions.listed():
+            raise refuse("UNKNOWN_FUNCTION", f"The function {node.name.upper()} is not listed.")
+        elif isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
+            raise refuse("QUALIFIED_FUNCTION", "Functions of a schema are not served through Hoop.")
+        elif isinstance(node, _CHANGES) and not isinstance(
+            node.parent, exp.When | exp.Alter | None
+        ):
+            raise refuse("UNKNOWN_SYNTAX", "A change inside a query is not served.")
+
+
+_CHANGES = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter)
+
+
+def _table_refs(
+    tables: Sequence[exp.Table], shape: Shape, names: NameContext
+) -> tuple[tuple[TableRef, ...], frozenset[int]]:
+    """The base tables in the text, and the ids of CTEs that refer to themselves."""
+    refs: list[TableRef] = []
+    recursive: set[int] = set()
+    for node in tables:
+        written = node is shape.target
+        if written:
+            _only(node, "this db catalog alias")
+        else:
+            cte, own = visible_cte(node)
+            if own:
+                recursive.add(id(cte))
+            if cte is not None:
+                _only(node, "this alias joins laterals pivots sample")
+                continue
+        table = resolve(node, names)
+        parts = [node.this, node.args.get("db"), node.args.get("catalog")]
+        spots = [(_start(p), _end(p)) for p in parts if p is not None and _start(p) >= 0]
+        if not spots or _start(node.this) < 0:
+            raise refuse("INDIRECT_TABLE", "The place of a table name in the text is not known.")
+        refs.append(
+            TableRef(node, table, written, min(s for s, _ in spots), max(e for _, e in spots))
+        )
+    return tuple(refs), frozenset(recursive)
+
+
+def visible_cte(table: exp.Table) -> tuple[exp.CTE | None, bool]:
+    """The CTE that a bare name means here, and whether it is the one being defined.
+
+    A name is visible after its definition, in later siblings and in the body. Inside its own definition
+    it is visible when the WITH is RECURSIVE, or in the right branch of a set operation (Snowflake makes
+    the keyword optional). Everything else is a base table, and is written fully qualified when executed.
+    """
+    if table.args.get("db") or table.args.get("catalog"):
+        return None, False
+    name = fold(table.this)
+    child: exp.Expr = table
+    parent = table.parent
+    inside: exp.CTE | None = None
+    while parent is not None:
+        if isinstance(parent, exp.With):
+            inside = child if isinstance(child, exp.CTE) else None
+        with_ = parent.args.get("with_")
+        if isinstance(with_, exp.With):
+            found = _in_with(with_, name, table, inside if child is with_ else None)
+            if found[0] is not None:
+                return found
+        child, parent = parent, parent.parent
+    return None, False
+
+
+def _in_with(
+    with_: exp.With, name: str, table: exp.Table, inside: exp.CTE | None
+) -> tuple[exp.CTE | None, bool]:
+    match: exp.CTE | None = None
+    for cte in with_.expressions:
+        if inside is not None and cte is inside:
+            own = fold(inside.args["alias"].this) == name
+            recursive = bool(with_.args.get("recursive")) or _in_right_branch(inside, table)
+            return (inside, True) if own and recursive else (match, False)
+        if fold(cte.args["alias"].this) == name:
+            match = cte
+    return match, False
+
+
+def _in_right_branch(cte: exp.CTE, table: exp.Table) -> bool:
+    node: exp.Expr = table
+    while node.parent is not None and node.parent is not cte.this:
+        node = node.parent
+    return isinstance(cte.this, exp.SetOperation) and cte.this.expression is node
+
+
+def _ctes(tree: exp.Expr, names: NameContext, recursive: frozenset[int]) -> tuple[CteName, ...]:
+    found = []
+    for cte in tree.find_all(exp.CTE):
+        name = fold(cte.args["alias"].this)
+        known = names.database is not None and names.schema is not None
+        shadows = TableName(names.database or "", names.schema or "", name) if known else None
+        found.append(CteName(name, shadows, id(cte) in recursive))
+    return tuple(found)
+
+
+def _qualified_columns(tree: exp.Expr, names: NameContext) -> tuple[QualifiedColumn, ...]:
+    found = []
+    for column in tree.find_all(exp.Column):
+        db = column.args.get("db")
+        if not db:
+            continue
+        catalog, table = column.args.get("catalog"), column.args.get("table")
+        parts = tuple(fold(p) for p in (catalog, db, table) if p)
+        starts = [s for s in (_start(catalog), _start(db)) if s >= 0]
+        if not starts or _start(table) < 0:
+            raise refuse("INDIRECT_NAME", "The place of a column name in the text is not known.")
+        found.append(QualifiedColumn(resolve_parts(parts, names), min(starts), _start(table)))
+    return tuple(found)
