@@ -210,7 +210,9 @@ def test_a_creator_owns_and_the_parents_of_its_role_see_it(
     assert "already dropped" in run("DROP TABLE IF EXISTS FEATURES.MINE_TOO")[0][0]
 
 
-def test_a_dropped_tables_grants_do_not_come_back(admin: Run, as_role: Callable[[str], Run]) -> None:
+def test_a_dropped_tables_grants_do_not_come_back(
+    admin: Run, as_role: Callable[[str], Run]
+) -> None:
     admin("CREATE TABLE PROD.HR.BONUS (A INT)")
     admin("GRANT USAGE ON SCHEMA PROD.HR TO ROLE PII_READER")
     admin("GRANT SELECT ON TABLE PROD.HR.BONUS TO ROLE PII_READER")
@@ -248,6 +250,7 @@ def test_roles_inherit_and_lose_what_they_inherit(
     run = as_role("PARENT")
     assert fails(run, "SELECT 1 FROM PROD.CRM.ORDERS LIMIT 1")[0] == 2003
     admin("GRANT ROLE PII_READER TO ROLE PARENT")
+    run("USE WAREHOUSE ML_WH")
     assert run("SELECT 1 FROM PROD.CRM.ORDERS LIMIT 1") == [(1,)]
     run("USE ROLE PII_READER")
     run("USE ROLE PARENT")
@@ -279,7 +282,10 @@ def test_lists_show_only_what_the_role_may_see(admin: Run, as_role: Callable[[st
     assert {r[1] for r in run("SHOW DATABASES")} == {"PROD"}
     listed = run("SELECT DISTINCT TABLE_SCHEMA FROM PROD.INFORMATION_SCHEMA.COLUMNS ORDER BY 1")
     assert listed == [("CRM",), ("FEATURES",)]
-    assert run("SELECT T.TABLE_NAME FROM INFORMATION_SCHEMA.TABLES T WHERE T.TABLE_SCHEMA = 'HR'") == []
+    assert (
+        run("SELECT T.TABLE_NAME FROM INFORMATION_SCHEMA.TABLES T WHERE T.TABLE_SCHEMA = 'HR'")
+        == []
+    )
 
 
 def test_account_statements_need_their_privileges(as_role: Callable[[str], Run]) -> None:

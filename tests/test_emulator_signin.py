@@ -241,7 +241,9 @@ def test_dropping_a_user_stops_what_it_runs_and_nothing_leaves(
 
     def work() -> None:
         try:
-            connection.cursor().execute("SELECT COUNT(*) FROM ORDERS A JOIN ORDERS B ON A.AMOUNT < B.AMOUNT")
+            connection.cursor().execute(
+                "SELECT COUNT(*) FROM ORDERS A JOIN ORDERS B ON A.AMOUNT < B.AMOUNT"
+            )
             seen.append(0)
         except Error as e:
             seen.append(e.errno or 0)
@@ -304,7 +306,7 @@ def test_a_session_is_renewed_with_its_master_token(emulator: Running) -> None:
 
 
 def test_tokens_age(tmp_path: Any) -> None:
-    arguments = ("--no-demo-data", "--session-token-seconds", "1", "--master-token-seconds", "3")
+    arguments = ("--no-demo-data", "--session-token-seconds", "1", "--master-token-seconds", "2")
     with running(tmp_path, *arguments) as emulator:
         with snowflake.connector.connect(**emulator.options()) as connection:
             time.sleep(1.2)
@@ -313,7 +315,7 @@ def test_tokens_age(tmp_path: Any) -> None:
         data = emulator.sign_in()["data"]
         time.sleep(1.2)
         assert emulator.query(data["token"], "SELECT 1")["code"] == "390112"
-        time.sleep(2)
+        time.sleep(1)
         body = {"oldSessionToken": data["token"], "requestType": "RENEW"}
         answer = emulator.call("POST", "/session/token-request", body, token=data["masterToken"])
         assert answer["code"] == "390114"

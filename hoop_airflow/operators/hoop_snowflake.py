@@ -50,9 +50,11 @@ class HoopSnowflakeOperator(SQLExecuteQueryOperator):
             "warehouse": warehouse,
             "session_parameters": session_parameters,
         }
-        # Not handed to the parent as `database`: that one would set the hook's schema.
+        # The parent makes its `database` the hook's schema. None is said aloud, for Airflow would
+        # otherwise hand it the `database` of the DAG's default_args.
         super().__init__(
             conn_id=conn_id,
+            database=None,
             hook_params={**{k: v for k, v in named.items() if v}, **(hook_params or {})},
             **kwargs,
         )

@@ -106,9 +106,12 @@ def _quoted(part: str) -> str:
 
 
 def _like(name: str) -> str:
-    """A literal pattern that only `name` matches: `_` and `%` are wildcards of LIKE."""
-    pattern = name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
-    return "'" + pattern.replace("\\", "\\\\").replace("'", "''") + "'"
+    """A pattern that matches `name`, as a literal.
+
+    `_` and `%` in it stay wildcards, so that it matches at least `name` whatever SHOW thinks of
+    escapes; callers compare the names that come back.
+    """
+    return "'" + name.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _is_base_table(row: dict[str, str], table: TableName) -> bool:

@@ -35,7 +35,8 @@ class Sent:
 
 def verify(text: str, *, statement: Statement, plans: Mapping[TableName, TablePlan]) -> None:
     """Raise StatementRefused (VERIFY_*) unless the text is exactly the masked form of the statement."""
-    sent = Sent(text, _parse(text), tuple(_DIALECT.tokenize(text)), statement, plans)
+    tokens = _tokens(text)
+    sent = Sent(text, _tree(text, tokens), tokens, statement, plans)
     for check in PASSES:
         check(sent)
 
@@ -48,9 +49,17 @@ def _fail(code: str, what: str) -> Exception:
     )
 
 
-def _parse(text: str) -> exp.Expr:
+def _tokens(text: str) -> tuple[Token, ...]:
     try:
-        trees = _DIALECT.parse(text)
+        return tuple(_DIALECT.tokenize(text))
+    except SqlglotError:
+        raise _fail("PARSE", "it cannot be split into words") from None
+
+
+def _tree(text: str, tokens: tuple[Token, ...] | None = None) -> exp.Expr:
+    """A tree of its own: parsing again is cheaper than copying."""
+    try:
+        trees = _DIALECT.parser().parse(list(_tokens(text) if tokens is None else tokens), text)
     except (SqlglotError, RecursionError):
         raise _fail("PARSE", "it cannot be parsed") from None
     if len(trees) != 1 or trees[0] is None:
@@ -69,9 +78,7 @@ def _text(tree: exp.Expr) -> str:
 
 
 def check_single(sent: Sent) -> None:
-    """One statement of the original's class, with no comment and no separator in it."""
-    if type(sent.tree) is not type(_parse(sent.statement.sql)):
-        raise _fail("SINGLE", "it became another kind of statement")
+    """No comment and no separator in it: one statement, the whole of which was read."""
     if any(t.comments or t.token_type is TokenType.SEMICOLON for t in sent.tokens):
         raise _fail("SINGLE", "it holds a comment or a separator")
 
@@ -81,9 +88,9 @@ def check_fixpoint(sent: Sent) -> None:
 
     sqlglot renames a few functions in two steps (LOCALTIMESTAMP), so the second round may settle it.
     """
-    once = _text(_parse(sent.text))
-    twice = _text(_parse(once))
-    if twice != once and _text(_parse(twice)) != twice:
+    once = _text(_tree(sent.text, sent.tokens))
+    twice = _text(_tree(once))
+    if twice != once and _text(_tree(twice)) != twice:
         raise _fail("FIXPOINT", "its reading is not stable")
 
 
@@ -113,7 +120,7 @@ def check_wrappers(sent: Sent) -> None:
 
 def check_meaning(sent: Sent) -> None:
     """With the masking subqueries taken out again, it is the caller's own statement."""
-    unwrapped = _parse(sent.text)
+    unwrapped = _tree(sent.text, sent.tokens)
     for node in list(unwrapped.find_all(exp.Table)):
         parts = _parts(node)
         plan = sent.plans.get(TableName(*parts)) if len(parts) == 3 else None
@@ -180,19 +187,35 @@ def _is_target(node: exp.Table) -> bool:
 
 
 def _in_scope(node: exp.Table, name: str) -> bool:
-    """Some WITH around the node defines the name, in the same place or before it."""
+    """Some WITH around the node defines the name, before the place where the node stands.
+
+    Inside its own definition a name counts only where the definition is recursive.
+    """
     inside: exp.Expr = node
     outer = node.parent
     while outer is not None:
-        with_ = outer if isinstance(outer, exp.With) else outer.args.get("with_")
-        if isinstance(with_, exp.With) and inside is not with_:
-            for cte in with_.expressions:
-                if _stored(cte.args["alias"].this) == name:
-                    return True
-                if cte is inside:
-                    break
+        visible: list[exp.Expr] = []
+        if isinstance(outer, exp.With):
+            at = outer.expressions.index(inside)
+            recursive = bool(outer.args.get("recursive")) or _in_second_branch(node, inside)
+            visible = outer.expressions[: at + 1 if recursive else at]
+        elif isinstance(outer.args.get("with_"), exp.With) and outer.args["with_"] is not inside:
+            visible = outer.args["with_"].expressions
+        if any(_stored(cte.args["alias"].this) == name for cte in visible):
+            return True
         inside, outer = outer, outer.parent
     return False
+
+
+def _in_second_branch(node: exp.Expr, cte: exp.Expr) -> bool:
+    """Whether the node stands in the right side of the set operation that is the definition."""
+    union = cte.this
+    if not isinstance(union, exp.SetOperation):
+        return False
+    at: exp.Expr | None = node
+    while at is not None and at.parent is not union:
+        at = at.parent
+    return at is not None and at is union.expression
 
 
 # --- wrappers ---------------------------------------------------------------------------------------
@@ -266,7 +289,7 @@ def _expected_text(expression: str) -> str:
 def _unwrap(node: exp.Table, plan: TablePlan) -> None:
     subquery = _wrapper_of(node, plan)
     if subquery is None:
-        raise _fail("WRAPPER", f"{plan.table} is read outside its masking subquery")
+        raise _fail("MEANING", f"the masking subquery of {plan.table} cannot be taken out")
     table = _full(plan.table)
     for name in ("when", "sample"):
         if node.args.get(name):
@@ -286,12 +309,12 @@ def _full(table: TableName) -> exp.Table:
 
 def _qualified_original(sent: Sent) -> exp.Expr:
     """The caller's statement with every base table spelled out, masked ones with their alias."""
-    tree = _parse(sent.statement.sql)
+    tree = _tree(sent.statement.sql)
     names = sent.statement.names
     for node in list(tree.find_all(exp.Table)):
         table = _meant(_spelled(node), names)
         bare = not node.args.get("db") and not node.args.get("catalog")
-        if bare and _in_scope(node, table.name) and not _left_open(node, table, sent):
+        if bare and _in_scope(node, table.name):
             continue
         full = _full(table)
         for name in ("this", "db", "catalog"):
@@ -307,27 +330,6 @@ def _qualified_original(sent: Sent) -> exp.Expr:
                 column.set("catalog", None)
                 column.set("db", None)
     return tree
-
-
-def _left_open(node: exp.Table, table: TableName, sent: Sent) -> bool:
-    """A name inside its own, not recursive definition means the base table, not the definition."""
-    cte = node.find_ancestor(exp.CTE)
-    while cte is not None and _stored(cte.args["alias"].this) != table.name:
-        cte = cte.find_ancestor(exp.CTE)
-    if cte is None or not isinstance(cte.parent, exp.With) or cte.parent.args.get("recursive"):
-        return False
-    earlier = any(
-        _stored(c.args["alias"].this) == table.name
-        for c in cte.parent.expressions[: cte.parent.expressions.index(cte)]
-    )
-    union = cte.this
-    if isinstance(union, exp.SetOperation):
-        at: exp.Expr | None = node
-        while at is not None and at.parent is not union:
-            at = at.parent
-        if at is union.expression:
-            return False
-    return not earlier
 
 
 def _spelled(node: exp.Table) -> tuple[str, ...]:

@@ -200,7 +200,9 @@ class _Planner:
         properties = tree.args.get("properties")
         if properties is not None:
             for p in list(properties.expressions):
-                if isinstance(p, exp.TransientProperty | exp.SchemaCommentProperty | exp.LikeProperty):
+                if isinstance(
+                    p, exp.TransientProperty | exp.SchemaCommentProperty | exp.LikeProperty
+                ):
                     continue
                 raise not_modelled(f"CREATE {kind} with {p.sql('snowflake')[:40]}")
         table = self._table(tree.this)

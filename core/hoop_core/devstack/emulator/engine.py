@@ -30,6 +30,7 @@ from sqlglot.dialects.snowflake import Snowflake
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokenizer_core import TokenType
 
+from hoop_core.devstack.emulator.authorise import full_name
 from hoop_core.devstack.emulator.errors import (
     SqlError,
     already_exists,
@@ -213,13 +214,16 @@ class Engine:
         """
         type_id = statement_type_id(tree)
         counted = self.result_names(tree) if isinstance(tree, exp.Merge) else []
+        overwritten = _overwritten(tree, connection)
         sql = (_atomic_merge(tree) if counted else tree).sql(dialect="snowflake")
         duck = connection._duck_conn
-        several = len(rows) > 1 or bool(tree.args.get("overwrite"))
-        alone = several and connection._autocommit and not connection._in_transaction
+        alone = bool(len(rows) > 1 or overwritten) and not (
+            connection._in_transaction or not connection._autocommit
+        )
         try:
             if alone:
                 duck.begin()
+            last = _last_row(duck, overwritten)
             affected = 0
             cursor = connection.cursor()
             for values in rows or ((),):
@@ -229,6 +233,8 @@ class Engine:
                 affected += cursor.rowcount or 0
             data = cursor._arrow_table
             described = [(d[0], str(d[1])) for d in duck.description or []]
+            if last is not None:
+                duck.execute(f"DELETE FROM {overwritten} WHERE rowid <= ?", [last])  # noqa: S608
             if alone:
                 duck.commit()
         except BaseException as e:
@@ -237,20 +243,37 @@ class Engine:
             if isinstance(e, Exception):
                 raise _translated(e) from None
             raise
-        if type_id in DML_TYPE_IDS and len(rows) > 1:
-            table = table_of(
-                [("number of rows inserted", "BIGINT")],
-                _single_number(duck, affected),
-            )
-            return Ran(table, type_id, affected)
         if isinstance(tree, exp.Transaction | exp.Commit | exp.Rollback):
             connection._in_transaction = isinstance(tree, exp.Transaction)
+        if type_id in DML_TYPE_IDS and len(rows) > 1:
+            return _counted(["number of rows inserted"], [affected], type_id)
         if counted and data is not None:
             return _merged(counted, data.column(0).to_pylist(), type_id)
         if data is None or len(described) != data.num_columns:
             raise SqlError("000603", "XX000", "SQL execution internal error: no description.")
         table = table_of(described, data, local_time)
         return Ran(table, type_id, affected if type_id in DML_TYPE_IDS else None)
+
+
+def _overwritten(tree: exp.Expr, connection: FakeSnowflakeConnection) -> str:
+    """The target of INSERT OVERWRITE as DuckDB writes it; empty for other statements.
+
+    fakesnow empties the table first, so that a statement which reads its own target reads nothing.
+    Here the new rows come first, and then the old ones go.
+    """
+    if not (isinstance(tree, exp.Insert) and tree.args.get("overwrite")):
+        return ""
+    tree.set("overwrite", None)
+    target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
+    name = full_name(target, connection.database, connection.schema)
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name)
+
+
+def _last_row(duck: duckdb.DuckDBPyConnection, table: str) -> int | None:
+    if not table:
+        return None
+    found = duck.execute(f"SELECT max(rowid) FROM {table}").fetchone()  # noqa: S608
+    return None if found is None or found[0] is None else int(found[0])
 
 
 def _atomic_merge(tree: exp.Expr) -> exp.Expr:
@@ -268,7 +291,10 @@ def _atomic_merge(tree: exp.Expr) -> exp.Expr:
 
 def _merged(names: list[str], actions: list[str], type_id: int) -> Ran:
     words = {"inserted": "INSERT", "updated": "UPDATE", "deleted": "DELETE"}
-    counts = [actions.count(words[n.rsplit(" ", 1)[1]]) for n in names]
+    return _counted(names, [actions.count(words[n.rsplit(" ", 1)[1]]) for n in names], type_id)
+
+
+def _counted(names: list[str], counts: list[int], type_id: int) -> Ran:
     columns = tuple(column_of(n, "BIGINT") for n in names)
     data = pa.Table.from_arrays([pa.array([c], pa.int64()) for c in counts], names=names)
     return Ran(Table(columns, data), type_id, sum(counts))
@@ -283,10 +309,6 @@ class _Forgetful(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         return None
-
-
-def _single_number(duck: duckdb.DuckDBPyConnection, value: int) -> Any:
-    return duck.execute("SELECT ?::BIGINT", [value]).to_arrow_table()
 
 
 def _rollback(duck: duckdb.DuckDBPyConnection) -> None:

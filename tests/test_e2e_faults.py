@@ -1,0 +1,157 @@
+"""What the driver, the log and Snowflake see when a part of the stack fails."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import snowflake.connector
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import DatabaseError, Error
+
+from hoop_core.audit.log import stored_entries
+from hoop_core.devstack.stack import DevStack
+from hoop_core.store import Store
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[DevStack]:
+    """A stack of this test's own, for it is broken on purpose."""
+    with DevStack(tmp_path / "stack") as running:
+        yield running
+
+
+def agent(stack: DevStack) -> SnowflakeConnection:
+    return snowflake.connector.connect(
+        host=stack.info.gateway_host,
+        port=stack.info.gateway_port,
+        protocol="http",
+        account="hoopdev",
+        user="x",
+        authenticator="oauth",
+        token=stack.info.token_agent,
+        database="PROD",
+        schema="CRM",
+        login_timeout=20,
+    )
+
+
+def admin(stack: DevStack, sql: str) -> list[Any]:
+    connection = snowflake.connector.connect(
+        host=stack.info.snowflake_host,
+        port=stack.info.snowflake_port,
+        protocol="http",
+        account=stack.info.snowflake_account,
+        user=stack.info.admin_user,
+        password=stack.info.admin_password,
+    )
+    try:
+        return list(connection.cursor().execute(sql).fetchall())
+    finally:
+        connection.close()
+
+
+def kinds(stack: DevStack) -> list[tuple[str, Any]]:
+    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store.attach()
+    try:
+        return [(e.kind, json.loads(e.text)["data"]) for e in stored_entries(store)]
+    finally:
+        store.close()
+
+
+def ran(stack: DevStack, mark: str) -> bool:
+    texts = admin(stack, "SELECT QUERY_TEXT FROM SNOWFLAKE.ACCOUNT_USAGE.QUERY_HISTORY")
+    return any(mark in text and "QUERY_HISTORY" not in text for (text,) in texts)
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.2)
+
+
+def test_with_vault_stopped_statements_are_refused_and_logged(own: DevStack) -> None:
+    connection = agent(own)
+    own.stop_openbao()
+    with pytest.raises(Error) as caught:
+        connection.cursor().execute("SELECT 1 AS VAULT_IS_DOWN")
+    assert caught.value.errno == 99101 and "Vault" in str(caught.value)
+    assert not ran(own, "VAULT_IS_DOWN")
+    refused = [d for k, d in kinds(own) if k == "statement.refused"]
+    assert "VAULT_IS_DOWN" in refused[-1]["sql"]
+    assert refused[-1]["reason"] == "VAULT_UNAVAILABLE"
+
+
+def test_with_the_identity_provider_stopped_nobody_signs_in(own: DevStack) -> None:
+    own.stop_openbao()
+    with pytest.raises(DatabaseError, match="identity provider"):
+        agent(own)
+
+
+def test_with_snowflake_stopped_statements_fail_and_the_user_is_on_the_list(own: DevStack) -> None:
+    connection = agent(own)
+    connection.cursor().execute("SELECT 1")
+    own.stop_emulator()
+    with pytest.raises(Error) as caught:
+        connection.cursor().execute("SELECT 2")
+    assert caught.value.errno == 99102
+    connection.close()
+    until(lambda: "credential.pending" in [k for k, _ in kinds(own)])
+
+
+def test_with_an_unwritable_store_statements_are_refused_and_stderr_says_so(own: DevStack) -> None:
+    connection = agent(own)
+    connection.cursor().execute("SELECT 1")
+    blocker = sqlite3.connect(own.home / "hoop.db", isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(Error) as caught:
+            connection.cursor().execute("SELECT 1 AS STORE_IS_LOCKED")
+    finally:
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    assert caught.value.errno == 99103 and "store" in str(caught.value)
+    assert not ran(own, "STORE_IS_LOCKED")
+    assert "log cannot be written" in (own.home / "logs" / "gateway.log").read_text()
+    assert connection.cursor().execute("SELECT 2").fetchall() == [(2,)]
+
+
+def test_with_the_store_replaced_statements_are_refused(own: DevStack) -> None:
+    connection = agent(own)
+    (own.home / "hoop.db").rename(own.home / "moved.db")
+    with pytest.raises(Error) as caught:
+        connection.cursor().execute("SELECT 1 AS STORE_IS_GONE")
+    assert caught.value.errno == 99103
+    assert not ran(own, "STORE_IS_GONE")
+    (own.home / "moved.db").rename(own.home / "hoop.db")
+
+
+def test_users_of_a_killed_gateway_are_swept_by_the_next_one(own: DevStack) -> None:
+    connection = agent(own)
+    connection.cursor().execute("SELECT 1")
+    minted = {d["snowflake_user"] for k, d in kinds(own) if k == "credential.minted"}
+    assert minted
+    own.kill_gateway()
+    assert minted & {r[0] for r in admin(own, "SHOW USERS")}
+    own.restart_gateway()
+    until(lambda: not minted & {r[0] for r in admin(own, "SHOW USERS")})
+    until(lambda: minted <= {d["snowflake_user"] for k, d in kinds(own) if k == "credential.gone"})
+
+
+def test_an_orderly_stop_leaves_no_user_and_a_checkpoint(own: DevStack) -> None:
+    connection = agent(own)
+    connection.cursor().execute("SELECT EMAIL FROM CUSTOMERS LIMIT 1")
+    own.stop_gateway()
+    left = {r[0] for r in admin(own, "SHOW USERS")}
+    assert left == {"HOOP_ADMIN", "VAULT_MINTER_SVC"}
+    gone = [k for k, _ in kinds(own)]
+    assert gone.count("credential.minted") == gone.count("credential.gone") > 0
