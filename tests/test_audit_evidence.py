@@ -172,7 +172,7 @@ def test_a_store_verifies_until_an_entry_is_changed(bundle: Bundle, settings: Se
         )
     store.close()
     report = verify_store(settings.store.url)
-    assert [f.place for f in report.faults][0] == "entry 1"
+    assert report.faults[0].place == "entry 1"
 
 
 def test_a_recording_is_never_overwritten(settings: Settings) -> None:

@@ -239,7 +239,18 @@ def test_the_format_is_picked_by_client_and_parameter(
 def test_unnamed_columns_have_snowflakes_names(connection: SnowflakeConnection) -> None:
     cursor = connection.cursor()
     cursor.execute(
-        "SELECT COUNT(*), sum(amount), 1, 'x', order_id + 1, 2 AS \"two\" FROM orders GROUP BY order_id LIMIT 1"
+        "WITH o AS (SELECT * FROM orders) SELECT DISTINCT count( * ), sum(amount), 1, 'x', "
+        'order_id + 1, 2 AS "two", order_id, current_date(), iff(1 = 1, (SELECT max(1)), 2) '
+        "FROM o GROUP BY order_id LIMIT 1"
     )
-    names = [d.name for d in cursor.description]
-    assert names == ["COUNT(*)", "SUM(AMOUNT)", "1", "'x'", "ORDER_ID + 1", "two"]
+    assert [d.name for d in cursor.description] == [
+        "COUNT( * )",
+        "SUM(AMOUNT)",
+        "1",
+        "'X'",
+        "ORDER_ID + 1",
+        "two",
+        "ORDER_ID",
+        "CURRENT_DATE()",
+        "IFF(1 = 1, (SELECT MAX(1)), 2)",
+    ]

@@ -47,7 +47,7 @@ from hoop_core.errors import (
 from hoop_core.evidence_json import decision_json, statement_json
 from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.model import Json, Kind, Outcome, Verdict
-from hoop_core.policy.file import Policy
+from hoop_core.policy.model import Policy
 from hoop_core.results import ChunkSet, TakenOver, take_over
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.prompt import Confirm, Prompt
 from rich.status import Status
@@ -66,7 +65,9 @@ class Screen:
             self._console.print(f"    {escape(task_id):<22}[{colour}]{escape(text)}[/{colour}]")
 
     def answered(self, text: str) -> None:
-        self._console.print(Padding(Text(plain(text).plain, style="magenta"), (0, 0, 0, 6)))
+        line = plain(f"      {text}")
+        line.stylize("magenta")
+        self._console.print(line)
 
     def done(self) -> None:
         self._close_step()
@@ -107,7 +108,9 @@ def _request(approval: Approval) -> Panel:
         "Asked by": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
         "Task": f"{run.get('dag_id', '')}.{run.get('task_id', '')}",
         "Purpose": run.get("purpose", ""),
-        "Why it waits": "; ".join(r.message for r in approval.reasons),
+        "Why it waits": "; ".join(
+            r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
+        ),
         "Reads": ", ".join(approval.reads),
         "Writes": ", ".join(approval.writes),
         "Masked": ", ".join(f"{m.table}.{m.column} ({m.mask})" for m in approval.masked),

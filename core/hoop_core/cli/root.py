@@ -1,27 +1,54 @@
-"""All sub-commands in one place."""
+"""All sub-commands in one place. Each is imported when it is called: the whole takes seconds."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hoop_core import __version__
-from hoop_core.cli import approvals, audit, demo, dev, policy, serve, sessions
 
-app = typer.Typer(
+# name: (module, what it holds there)
+_COMMANDS = {
+    "demo": ("hoop_core.cli.demo", "demo"),
+    "dev": ("hoop_core.cli.dev", "app"),
+    "serve": ("hoop_core.cli.serve", "serve"),
+    "policy": ("hoop_core.cli.policy", "app"),
+    "approvals": ("hoop_core.cli.approvals", "app"),
+    "sessions": ("hoop_core.cli.sessions", "app"),
+    "audit": ("hoop_core.cli.audit", "app"),
+}
+
+
+class _Lazy(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        found = getattr(import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, _app()
+            found.command(cmd_name)(function)
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+
+def _app(**options: Any) -> typer.Typer:
+    return typer.Typer(pretty_exceptions_show_locals=False, **options)  # locals hold tokens
+
+
+app = _app(
+    cls=_Lazy,
     name="hoop",
     help="Identity, policy, approval, minted users, masking and evidence in front of Snowflake.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # locals hold tokens
 )
-app.add_typer(policy.app, name="policy")
-app.add_typer(approvals.app, name="approvals")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(audit.app, name="audit")
-app.add_typer(dev.app, name="dev")
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
 
 
 def _version(wanted: bool) -> None:

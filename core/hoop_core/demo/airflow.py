@@ -8,8 +8,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import resources
-from importlib.util import find_spec
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hoop_core.devstack.processes import Part, PartFailed, write_private
 from hoop_core.errors import ConfigError
 
 DAG_ID = "churn_features"
+TOKEN = "token"  # noqa: S105  the file's name
 TASKS = (
     "look_at_customers",
     "ask_for_build",
@@ -25,6 +25,10 @@ TASKS = (
     "refresh_big_spenders",
     "clear_staging",
 )
+
+
+# Looked up by name: importing Airflow here would take seconds, and its logging would take over ours.
+_NEEDED = ("apache-airflow-core", "apache-airflow-providers-snowflake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class AirflowProcess:
 
     def start(self) -> None:
         """Start preparing. Raises ConfigError when Airflow is not installed, PartFailed."""
-        if find_spec("airflow") is None or find_spec("airflow.providers.snowflake") is None:
+        if not all(map(_installed, _NEEDED)):
             raise ConfigError(
                 "Apache Airflow with its Snowflake provider is not installed.",
                 "Install it: pip install 'hoop-guard[airflow,demo]'.",
@@ -77,7 +81,7 @@ class AirflowProcess:
 
     def give(self, gateway_url: str, token: str) -> None:
         """Let the DAG run: the connection, and the file with the agent's identity token."""
-        token_file = self.home / "token"
+        token_file = self.home / TOKEN
         write_private(token_file, token)
         connection = {
             "conn_type": "hoop_snowflake",
@@ -99,7 +103,8 @@ class AirflowProcess:
                     "SELECT task_id, state FROM task_instance WHERE dag_id = ? AND state IS NOT NULL",
                     (DAG_ID,),
                 )
-                return dict(rows.fetchall())
+                found = dict(rows.fetchall())
+                return {task: found[task] for task in TASKS if task in found}
         except sqlite3.Error:
             return {}  # not made yet, or busy: the next look will tell
 
@@ -113,3 +118,12 @@ class AirflowProcess:
 
     def stop(self) -> None:
         self.part.stop()
+        (self.home / TOKEN).unlink(missing_ok=True)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -69,15 +69,16 @@ def _load(folder: Path, dag_id: str) -> Any:
 
 
 def _import_ahead() -> None:
-    """Import what the first task would wait for, while the stack is still starting."""
+    """Import and make what the first task would wait for, while the stack is still starting."""
     for name in (
-        "airflow.api_fastapi.execution_api.app",
-        "airflow.sdk.execution_time.supervisor",
         "airflow.providers.snowflake.hooks.snowflake",
         "snowflake.connector",
     ):
         with suppress(ImportError):  # another version of Airflow: the task will import it then
             import_module(name)
+    with suppress(Exception):  # the same: it is Airflow's own, and is made at first use otherwise
+        supervisor = import_module("airflow.sdk.execution_time.supervisor")
+        _ = supervisor.in_process_api_server().transport
 
 
 def _result(run: Any) -> dict[str, Any]:

@@ -19,14 +19,12 @@ class Decision:
 class Approver(Protocol):
     """Decides for one person. The terminal is one of them, `automatic` another."""
 
-    def __call__(self, person: str, approval: Approval) -> Decision: ...
+    def __call__(self, person: str, approval: Approval, /) -> Decision: ...
 
 
-def automatic(person: str, approval: Approval) -> Decision:
-    """Says yes, in the words of that person."""
-    return Decision(
-        AnswerVerdict.APPROVE, f"Read it: {approval.kind.replace('_', ' ')} is fine ({person})."
-    )
+def automatic(_person: str, _approval: Approval) -> Decision:
+    """Says yes in that person's name, and says in the record that no person did."""
+    return Decision(AnswerVerdict.APPROVE, "answered by the demo (--auto-approve)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,7 @@ class Desk:
             self._agent.answer(approval.id, AnswerVerdict.APPROVE, "I need it.")
         except ApprovalRefused as e:
             self.own_answers.append(OwnAnswer(approval.id, True, str(e)))
+            self._heard(f"{approval.requester.name} tried to approve it by itself: refused")
             return
         except HoopError as e:
             self.own_answers.append(OwnAnswer(approval.id, False, f"another error: {e}"))
@@ -80,4 +79,10 @@ class Desk:
             self._asked.add((approval.id, name))
             decision = self._decide(name, approval)
             approval = client.answer(approval.id, decision.verdict, decision.reason)
-            self._heard(f"{name}: {decision.verdict} {approval.kind} ({approval.status})")
+            what = approval.kind.replace("_", " ").upper()
+            stands = (
+                f"needs {approval.missing} more"
+                if approval.status is ApprovalStatus.PENDING
+                else str(approval.status)
+            )
+            self._heard(f"{name}: {decision.verdict} the {what} ({stands})")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hoop_core.config import Settings
+from hoop_core.credentials.vault import VaultMinter
 from hoop_core.devstack.stack import StackInfo
+from hoop_core.errors import SnowflakeError
+from hoop_core.model import Lease, RoleBinding
+from hoop_core.snowflake.session import http_client, open_session
 
 CUSTOMERS = "PROD.CRM.CUSTOMERS"
 FEATURES = "PROD.FEATURES.CHURN_FEATURES"
@@ -28,6 +34,15 @@ class Ran:
     role: str
     text: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedKey:
+    """What one key opened before and after its user was revoked; `refusal` is empty if it still does."""
+
+    user: str
+    opened_before: bool
+    refusal: str
 
 
 class Administrator:
@@ -73,6 +88,11 @@ class Administrator:
         return tuple(Ran(str(u), str(r), str(t), str(s)) for u, r, t, s in self.rows(sql))
 
 
+def import_driver() -> None:
+    """Import the connector, which takes a second or two, at a time when nobody waits for it."""
+    import snowflake.connector  # noqa: F401, PLC0415
+
+
 @contextmanager
 def administrator(info: StackInfo) -> Iterator[Administrator]:
     import snowflake.connector  # noqa: PLC0415  slow to import
@@ -87,3 +107,29 @@ def administrator(info: StackInfo) -> Iterator[Administrator]:
         platform_detection_timeout_seconds=0.0,
     ) as connection:
         yield Administrator(connection)
+
+
+def try_revoked_key(settings: Settings, role: RoleBinding) -> RevokedKey:
+    """Mint a user as the gateway does, sign in, revoke it, and try the same key again.
+
+    No key of a user that the gateway minted ever leaves the gateway, so this one is the demo's own.
+    Raises VaultUnavailable, SnowflakeUnavailable.
+    """
+    minter = VaultMinter(settings.vault)
+    lease = minter.mint(role, "demo")
+    try:
+        before = asyncio.run(_refusal(settings, lease))
+    finally:
+        minter.revoke(lease.lease_id)
+    return RevokedKey(lease.snowflake_user, not before, asyncio.run(_refusal(settings, lease)))
+
+
+async def _refusal(settings: Settings, lease: Lease) -> str:
+    """Why Snowflake does not let this key in; empty when it does."""
+    async with http_client(settings.snowflake) as http:
+        try:
+            session = await open_session(http, settings.snowflake, lease)
+        except SnowflakeError as e:
+            return f"{e.errno}: {e.message}"
+        await session.close()
+    return ""

@@ -11,7 +11,7 @@ from hoop_core.audit.verify import Report
 from hoop_core.client import Approval, ApprovalStatus
 from hoop_core.demo.airflow import TASKS, AirflowResult
 from hoop_core.demo.answers import OwnAnswer
-from hoop_core.demo.behind import Login, Ran
+from hoop_core.demo.behind import Login, Ran, RevokedKey
 
 # What the vault role's username template makes, in upper case.
 MINTED = re.compile(r"V_\S+\Z")
@@ -135,7 +135,7 @@ def approved(approvals: Iterable[Approval], kind: str, quorum: int) -> str:
         f"{a.id} was answered by its requester",
     )
     require(a.consumed_at is not None, f"{a.id} has no time of use")
-    return f"{a.id}: {', '.join(p.approver.name for p in a.answers)}"
+    return f"answered by {' and '.join(p.approver.name for p in a.answers)}, used once"
 
 
 def staging_cleared(before: int, after: int) -> str:
@@ -148,7 +148,7 @@ def four_eyes(tried: list[OwnAnswer]) -> str:
     require(bool(tried), "it was never tried")
     bad = [o for o in tried if not o.refused]
     require(not bad, "; ".join(f"{o.approval_id}: {o.text}" for o in bad))
-    return f"refused {len(tried)} times: {tried[0].text}"
+    return f"{len(tried)} of {len(tried)} tries refused: {tried[0].text}"
 
 
 def only_minted_users(logins: Iterable[Login], ran: Iterable[Ran], others: frozenset[str]) -> str:
@@ -166,11 +166,22 @@ def only_minted_users(logins: Iterable[Login], ran: Iterable[Ran], others: froze
 
 def gone(users: Iterable[str], logins: Iterable[Login], *, except_role: str = "") -> str:
     """None of the minted users exists any more (but the one that Hoop itself looks with)."""
-    minted = {e.user for e in logins if MINTED.match(e.user)}
+
+    def counts(user: str) -> bool:
+        return bool(MINTED.match(user)) and not (except_role and except_role in user)
+
+    minted = {e.user for e in logins if counts(e.user)}
     require(bool(minted), "no minted user ever signed in")
-    left = sorted(u for u in users if MINTED.match(u) and not (except_role and except_role in u))
+    left = sorted(filter(counts, users))
     require(not left, f"still there: {', '.join(left)}")
-    return f"{len(minted)} minted, SHOW USERS lists none"
+    return f"SHOW USERS lists none of the {len(minted)} minted users"
+
+
+def key_void(tried: RevokedKey) -> str:
+    """A key opens Snowflake while its user exists, and not afterwards."""
+    require(tried.opened_before, f"the key of {tried.user} never opened anything: no proof")
+    require(bool(tried.refusal), f"the key of {tried.user} still opens Snowflake")
+    return f"refused with {tried.refusal}"
 
 
 def lineage_written(lines: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 from hoop_core.audit.evidence import Bundle, export_bundle
@@ -18,13 +19,23 @@ from hoop_core.config import load_settings
 from hoop_core.demo import checks
 from hoop_core.demo.airflow import TASKS, AirflowProcess, AirflowResult
 from hoop_core.demo.answers import Approver, Desk, OwnAnswer
-from hoop_core.demo.behind import CUSTOMERS, FEATURES, STAGING, Login, Ran, administrator
+from hoop_core.demo.behind import (
+    CUSTOMERS,
+    FEATURES,
+    STAGING,
+    Login,
+    Ran,
+    RevokedKey,
+    administrator,
+    import_driver,
+    try_revoked_key,
+)
 from hoop_core.demo.checks import Check, ClaimFailed, Seen, check
 from hoop_core.devstack.processes import PartFailed
 from hoop_core.devstack.stack import AGENT, APPROVER, APPROVER2, DevStack
 from hoop_core.devstack.vault_setup import MINTER
 from hoop_core.errors import ApprovalRefused
-from hoop_core.model import Json
+from hoop_core.model import Json, RoleBinding
 
 EVIDENCE = "evidence.zip"
 REPORT = "report.json"
@@ -32,6 +43,7 @@ REPORT = "report.json"
 _POLL_SECONDS = 0.25
 _RUN_SECONDS = 24 * 3600.0
 _OBSERVER = "OBSERVER"
+_AGENTS_ROLE = RoleBinding("ml-reader", "ML_READER")
 
 
 class Stage(Protocol):
@@ -94,6 +106,7 @@ class _Found:
     users_after: tuple[str, ...]
     logins: tuple[Login, ...]
     history: tuple[Ran, ...]
+    tried_key: RevokedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ class Demo:
             airflow = AirflowProcess(self._home / "airflow")
             parts.callback(airflow.stop)
             airflow.start()
+            Thread(target=import_driver, daemon=True).start()
             stack = DevStack(self._home / "stack")
             parts.callback(stack.stop)
             stack.start(self._stage.step)
@@ -132,6 +146,7 @@ class Demo:
             persons = dict(zip((APPROVER, APPROVER2), approvers, strict=True))
             desk = Desk(persons, agent, self._decide, heard=self._stage.answered)
 
+            self._stage.step("Counting what the tables hold before")
             with administrator(stack.info) as admin:
                 before = admin.count(STAGING)
             self._stage.step("Running the DAG in Airflow")
@@ -207,6 +222,8 @@ class Demo:
                 users_after=admin.users(),
                 logins=admin.logins(),
                 history=admin.history(),
+                # Last, so that its user is not taken for one of the agent's.
+                tried_key=try_revoked_key(load_settings(stack.config_file), _AGENTS_ROLE),
             )
         return found, seen
 
@@ -263,6 +280,10 @@ class Demo:
             "gone_at_the_end": (
                 "No minted user is left at the end",
                 lambda: checks.gone(found.users_after, found.logins),
+            ),
+            "key_void": (
+                "A revoked user's key opens nothing any more",
+                lambda: checks.key_void(found.tried_key),
             ),
             "lineage": (
                 "Lineage tells where the feature table comes from",

@@ -196,7 +196,7 @@ def _in_scope(node: exp.Table, name: str) -> bool:
     while outer is not None:
         visible: list[exp.Expr] = []
         if isinstance(outer, exp.With):
-            at = outer.expressions.index(inside)
+            at = next(i for i, cte in enumerate(outer.expressions) if cte is inside)
             recursive = bool(outer.args.get("recursive")) or _in_second_branch(node, inside)
             visible = outer.expressions[: at + 1 if recursive else at]
         elif isinstance(outer.args.get("with_"), exp.With) and outer.args["with_"] is not inside:

@@ -45,8 +45,14 @@ def table_functions() -> frozenset[str]:
 
 @cache
 def _syntax() -> frozenset[str]:
-    """Words that stand before a parenthesis without calling anything: keywords and type names."""
-    return (_sections()["syntax"] | _sections()["types"]) - listed()
+    """Words that stand before a parenthesis without calling anything."""
+    return _sections()["syntax"] - listed()
+
+
+@cache
+def _types() -> frozenset[str]:
+    """Type names: not reserved in Snowflake, so where no type can stand they may be a user's function."""
+    return _sections()["types"] - listed()
 
 
 def calls(tokens: Sequence[Token], names_at: Collection[int] = ()) -> list[str]:
@@ -90,7 +96,7 @@ def _called(tokens: Sequence[Token], at: int, *, quoted: bool) -> str:
     if last == "TABLE":
         _check_table_function(tokens, at + 2)
         return ""
-    if last in _syntax():
+    if last in _syntax() or (name in _types() and _type_expected(tokens, at)):
         return ""
     if before is not None and before.text.upper() == "LATERAL" and name not in table_functions():
         raise _not_a_table_function(name)
@@ -103,6 +109,40 @@ def _called(tokens: Sequence[Token], at: int, *, quoted: bool) -> str:
             "Write the name itself into the statement.",
         )
     raise _unknown(name)
+
+
+def _type_expected(tokens: Sequence[Token], at: int) -> bool:
+    """After `::` or AS, inside ARRAY( and MAP(, and after a column's name in DDL and OBJECT(...)."""
+    before = tokens[at - 1] if at else None
+    if before is None:
+        return False
+    if before.token_type in {TokenType.DCOLON, TokenType.ALIAS}:
+        return True
+    if before.token_type is TokenType.L_PAREN:
+        return at >= 2 and tokens[at - 2].text.upper() in {"ARRAY", "MAP"}
+    named = before.token_type in _COLUMN_NAMES
+    return named and (
+        tokens[0].token_type in {TokenType.CREATE, TokenType.ALTER}
+        or _inside(tokens, at) == "OBJECT"
+    )
+
+
+# how sqlglot reads the name of a column that is being defined
+_COLUMN_NAMES = frozenset(
+    {TokenType.VAR, TokenType.IDENTIFIER, TokenType.DATE, TokenType.TIME, TokenType.TIMESTAMP}
+)
+
+
+def _inside(tokens: Sequence[Token], at: int) -> str:
+    """The word before the parenthesis that is open at a token."""
+    depth = 0
+    for i in range(at - 1, 0, -1):
+        depth += tokens[i].token_type is TokenType.R_PAREN
+        if tokens[i].token_type is TokenType.L_PAREN:
+            if depth == 0:
+                return tokens[i - 1].text.upper()
+            depth -= 1
+    return ""
 
 
 def _check_table_function(tokens: Sequence[Token], at: int) -> None:

@@ -139,7 +139,7 @@ def _check_shapes(sql: str, tokens: Sequence[Token]) -> None:
                 "Send one statement at a time.",
             )
         if previous is not None and previous.end + 1 == token.start and _clash(sql, previous, text):
-            # `1_000`, `e'x'`, `'a'b`: two tokens here, possibly one to Snowflake
+            # `1_000`, `e'x'`, `'a'b`, `{{`: two tokens here, possibly one to Snowflake
             raise _unreadable(sql[previous.start : token.end + 1], token)
         previous = token
 
@@ -161,6 +161,8 @@ def _readable(token: Token, text: str) -> bool:
 
 def _clash(sql: str, previous: Token, text: str) -> bool:
     before, after = sql[previous.end], text[0]
+    if before == after == "{":
+        return True
     if sql[previous.start : previous.end + 1] == "$":
         return False  # `$1`; that only a number may follow is checked on the tree
     solid = "'\"_$"

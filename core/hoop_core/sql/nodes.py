@@ -39,7 +39,6 @@ QUERY: frozenset[type[exp.Expr]] = frozenset(
         exp.Distinct,
         exp.Star,
         exp.Alias,
-        exp.Aliases,
         exp.Column,
         exp.Identifier,
         exp.Literal,

@@ -110,6 +110,8 @@ class _Planner:
 
     def make(self) -> Plan:
         tree, plan = self._tree, self.plan
+        if isinstance(tree, exp.DDL | exp.Drop | exp.Alter | exp.Show | exp.Describe):
+            _check_quotes(tree)
         targets = list(self._targets())
         for table in tree.find_all(exp.Table):
             if any(table is t for t in targets) or is_cte_reference(table):
@@ -269,6 +271,15 @@ class _Planner:
 def plan(tree: exp.Expr, database: str | None, schema: str | None) -> Plan:
     """Raises SqlError for statements, table sources and forms that are not modelled."""
     return _Planner(tree, database, schema).make()
+
+
+def _check_quotes(tree: exp.Expr) -> None:
+    """fakesnow writes the names of such statements into texts of its own, without escaping."""
+    parts = [str(i.this) for i in tree.find_all(exp.Identifier)]
+    parts += [str(c.name) for c in tree.find_all(exp.SchemaCommentProperty)]
+    parts += [str(n.name) for n in tree.find_all(exp.Literal)] if isinstance(tree, exp.Show) else []
+    if any("'" in part for part in parts):
+        raise not_modelled("names and comments that hold a quote")
 
 
 def _check_table_function(node: exp.Expr) -> None:

@@ -23,6 +23,8 @@ from hoop_core.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 5
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than a driver's pool keeps an idle connection: none is closed under a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=_STOP_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
     server = _Server(config, standin.executor)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -237,14 +237,14 @@ class Executor:
         """Results live until newer ones need the room."""
         with self._lock:
             if query.outcome is not None:
-                self._kept_bytes += query.outcome.encoded.size
+                self._kept_bytes += query.outcome.size
             for old_id, old in list(self._queries.items()):
                 if self._kept_bytes <= _KEPT_BYTES and len(self._queries) <= 20_000:
                     break
                 if old.done.done() and old is not query:
                     del self._queries[old_id]
                     if old.outcome is not None:
-                        self._kept_bytes -= old.outcome.encoded.size
+                        self._kept_bytes -= old.outcome.size
 
 
 def _query_id() -> str:

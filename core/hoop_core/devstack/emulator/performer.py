@@ -124,7 +124,8 @@ class Performer:
             return _Prepared(tree, plain=True)
         call = statements.called(tree)
         if call is not None:
-            tree = parse(f"SELECT {call}")
+            sql = f"SELECT {call}"
+            tree = parse(sql)
             if not (
                 isinstance(tree, exp.Select)
                 and len(tree.expressions) == 1
@@ -133,7 +134,7 @@ class Performer:
                 and len([v for v in tree.args.values() if v]) == 1
             ):
                 raise not_modelled("CALL")
-        statements.name_columns(tree)
+        statements.name_columns(tree, sql)
         tree, wait = statements.take_waits(tree)
         return _Prepared(tree, wait)
 

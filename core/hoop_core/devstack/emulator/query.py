@@ -30,6 +30,11 @@ class Outcome:
     described: bool
     chunk_key: str = field(repr=False, default="")
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return self.encoded.size + int(self.table.data.nbytes)
+
 
 @dataclass(slots=True, eq=False)
 class Query:
@@ -58,6 +63,6 @@ class Query:
         return "ABORTED" if self.error is self.cancel_error else "FAILED_WITH_ERROR"
 
     def check(self) -> None:
-        """Raises Interrupted once somebody has cancelled the query."""
-        if self.cancelled.is_set():
+        """Raises Interrupted once somebody has cancelled the query, or its user is gone."""
+        if self.cancelled.is_set() or not self.session.user.usable():
             raise Interrupted

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 from sqlglot import exp
+from sqlglot.dialects.snowflake import Snowflake
 from sqlglot.tokenizer_core import Token, TokenType
 
 from hoop_core.devstack.emulator.accounts import Account, Kind, Securable
@@ -50,6 +51,22 @@ _ENGINE_ONLY = frozenset(
 )
 """DuckDB's functions that Snowflake does not have and that tell about the engine."""
 
+_OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE}
+_CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE}
+_LIST_ENDS = {
+    TokenType.FROM,
+    TokenType.WHERE,
+    TokenType.UNION,
+    TokenType.EXCEPT,
+    TokenType.INTERSECT,
+    TokenType.ORDER_BY,
+    TokenType.GROUP_BY,
+    TokenType.HAVING,
+    TokenType.QUALIFY,
+    TokenType.LIMIT,
+    TokenType.FETCH,
+    TokenType.SEMICOLON,
+}
 _LOCAL_TIME = ("TIMESTAMPLTZ",)
 
 
@@ -145,8 +162,8 @@ def result_scan(tree: exp.Expr) -> exp.Expr | None:
 
 
 # -- names and context ----------------------------------------------------------------------------
-def name_columns(tree: exp.Expr) -> None:
-    """Unnamed projections are named by their own upper-cased text, as Snowflake does."""
+def name_columns(tree: exp.Expr, sql: str) -> None:
+    """Unnamed projections are named by their own text in upper case, as Snowflake does."""
     if not isinstance(tree, exp.Query):
         return
     outer: exp.Expr = tree
@@ -154,13 +171,42 @@ def name_columns(tree: exp.Expr) -> None:
         outer = outer.this
     if not isinstance(outer, exp.Select):
         return
+    texts = _projection_texts(sql)
+    given = texts if len(texts) == len(outer.expressions) else None
     for i, projection in enumerate(list(outer.expressions)):
         if isinstance(projection, exp.Column | exp.Alias | exp.Star | exp.Dot | exp.Aliases):
             continue
-        name = projection.sql(dialect="snowflake", comments=False)
-        if not isinstance(projection, exp.Literal):
-            name = name.upper()
-        outer.expressions[i].replace(exp.alias_(projection.copy(), name, quoted=True))
+        name = given[i] if given else projection.sql(dialect="snowflake", comments=False)
+        # A bare keyword as an alias would stand for itself in DuckDB.
+        if not name.upper().startswith("CURRENT_") or name.endswith(")"):
+            named = exp.alias_(projection.copy(), name.upper(), quoted=True)
+            outer.expressions[i].replace(named)
+
+
+def _projection_texts(sql: str) -> list[str]:
+    """The texts of the outermost SELECT's projections; empty where they are not plain to see."""
+    found: list[str] = []
+    depth, start, last = 0, -1, -1
+    skipping = False
+    for token in Snowflake().tokenize(sql):
+        kind = token.token_type
+        depth += (kind in _OPENING) - (kind in _CLOSING)
+        if start < 0:
+            if depth == 0 and kind is TokenType.SELECT:
+                start, skipping = 0, True
+            continue
+        if skipping and kind in (TokenType.DISTINCT, TokenType.ALL):
+            continue
+        if depth == 0 and (kind in _LIST_ENDS or kind is TokenType.COMMA):
+            found.append(sql[start:last])
+            if kind is not TokenType.COMMA:
+                return found
+            skipping = True
+            continue
+        if skipping:
+            start, skipping = token.start, False
+        last = token.end + 1
+    return [*found, sql[start:last]] if start >= 0 and last >= start else []
 
 
 def _text(value: str | None) -> exp.Expr:
