@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
@@ -18,12 +18,16 @@ from hoop_core.client import (
     connection_parameters,
     open_connection,
     resolve_gateway,
+    snowpark_session,
     sqlalchemy_engine,
     sqlalchemy_url,
     token_source,
 )
 from hoop_core.errors import ConfigError
 from hoop_dagster.context import current_run
+
+if TYPE_CHECKING:
+    from snowflake.snowpark import Session
 
 _CREDENTIALS = (
     "authenticator",
@@ -173,6 +177,15 @@ class HoopSnowflakeResource(SnowflakeResource):
                     connection.commit()
             finally:
                 connection.close()
+
+    @contextmanager
+    def create_snowpark_session(self) -> Iterator[Session]:
+        """A Snowpark session through Hoop; always closed, also when the body raises."""
+        session = snowpark_session(self._connection_args)
+        try:
+            yield session
+        finally:
+            session.close()
 
     def _sqlalchemy_connection(self, raw: bool) -> Iterator[Any]:
         config = self._resolved_config_dict

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,57 @@ def test_the_operators_arguments_win_over_the_connections() -> None:
     parameters = hook._get_conn_params()
     assert [parameters[k] for k in ("database", "schema", "role")] == ["DEV", "S", "R"]
     assert hook.purpose == "why"
+
+
+@pytest.mark.usefixtures("hoop")
+def test_a_database_in_default_args_is_not_taken_for_the_schema() -> None:
+    defaults = {"conn_id": "hoop_default", "database": "PROD", "schema": "CRM"}
+    with DAG(dag_id="d", schedule=None, start_date=START, default_args=defaults):
+        operator = HoopSnowflakeOperator(task_id="t", sql="SELECT 1")
+    parameters = operator.get_db_hook()._get_conn_params()
+    assert (parameters["database"], parameters["schema"]) == ("PROD", "CRM")
+
+
+def test_the_operator_refuses_a_connection_that_does_not_lead_to_hoop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    snowflake = {"conn_type": "snowflake", "login": "u", "password": "s3cret"}
+    connection(monkeypatch, host="xy.snowflakecomputing.com", **snowflake)
+    operator = HoopSnowflakeOperator(task_id="t", sql="SELECT 1")
+    with pytest.raises(AirflowFailException, match="does not lead to Hoop"):
+        operator.get_db_hook()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h: h.get_conn(),
+        lambda h: h.client(),
+        lambda h: h.get_uri(),
+        lambda h: h.get_oauth_token(),
+        lambda h: h.get_snowpark_session(),
+    ],
+    ids=["get_conn", "client", "get_uri", "get_oauth_token", "get_snowpark_session"],
+)
+def test_the_password_of_another_connection_is_not_taken_for_an_identity_token(
+    monkeypatch: pytest.MonkeyPatch, use: Callable[[HoopSnowflakeHook], Any]
+) -> None:
+    connection(monkeypatch, conn_type="snowflake", password="s3cret")
+    with pytest.raises(ConfigError, match="type 'snowflake'") as caught:
+        use(HoopSnowflakeHook())
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("hoop")
+def test_nothing_that_airflow_stores_of_a_task_holds_the_token() -> None:
+    with DAG(dag_id="d", schedule=None, start_date=START):
+        operator = HoopSnowflakeOperator(task_id="t", sql="DELETE FROM T", purpose="why")
+        sensor = HoopApprovalSensor(task_id="s", for_task=operator)
+    operator.get_db_hook()._get_conn_params()  # what a run has done before its fields are stored
+    for task in (operator, sensor):
+        fields = {name: getattr(task, name) for name in task.template_fields}
+        assert TOKEN not in repr((fields, vars(task)))
+    assert TOKEN not in repr(vars(operator.get_db_hook()))
 
 
 # ---------------------------------------------------------------------- sensor

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -185,6 +187,31 @@ def test_an_answer_of_another_server_is_no_approval(body: str) -> None:
         hoop.approval("apr_1")
 
 
+def test_a_proxy_of_the_environment_is_not_used_for_this_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"sessions": []}')
+
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            with HoopClient(url, GivenToken("a.b.c")) as client:
+                assert client.sessions() == ()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_no_connection_says_where_and_what_to_do() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
@@ -220,6 +247,8 @@ def test_an_address_is_read(text: str, url: str) -> None:
         "https://x/path",
         "https://x?q",
         "https://x:99999",
+        "https://xy12345.eu-central-1.snowflakecomputing.com",
+        "SNOWFLAKECOMPUTING.COM",
     ],
 )
 def test_an_address_with_anything_else_is_refused(text: str) -> None:

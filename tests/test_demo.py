@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
+from hoop_core.audit.evidence import Bundle
+from hoop_core.cli.demo_report import Screen, show
 from hoop_core.client import (
     Answer,
     AnswerVerdict,
@@ -26,10 +31,11 @@ from hoop_core.client import (
 )
 from hoop_core.demo import checks
 from hoop_core.demo.airflow import TASKS, AirflowResult, example_dag
-from hoop_core.demo.answers import Desk, OwnAnswer, automatic
-from hoop_core.demo.behind import Login, Ran
-from hoop_core.demo.checks import ClaimFailed, Seen, check
-from hoop_core.model import RunContext
+from hoop_core.demo.answers import Decision, Desk, OwnAnswer, automatic
+from hoop_core.demo.behind import Login, Ran, RevokedKey
+from hoop_core.demo.checks import Check, ClaimFailed, Seen, check
+from hoop_core.demo.job import DemoReport
+from hoop_core.model import Reason, RunContext
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AGENT = Person("https://id", "agent", "churn-agent", ("ml-agents",))
@@ -119,6 +125,7 @@ HOLDING: dict[str, Callable[[], str]] = {
     "gone but Hoop's own": lambda: checks.gone(
         ["V_JWT_HOOP_OBSERVER_Y_2"], LOGINS, except_role="OBSERVER"
     ),
+    "key void": lambda: checks.key_void(RevokedKey("V_X", True, "390144: JWT token is invalid")),
     "lineage": lambda: checks.lineage_written([event([WRITTEN])]),
 }
 
@@ -162,6 +169,11 @@ BROKEN: dict[str, Callable[[], str]] = {
     ),
     "the DELETE ran elsewhere": lambda: checks.only_minted_users(LOGINS, HISTORY[:2], OTHERS),
     "a user left": lambda: checks.gone(["V_JWT_ML_READER_X_1"], LOGINS),
+    "a user of an agent left beside Hoop's own": lambda: checks.gone(
+        ["V_JWT_ML_READER_X_1"], LOGINS, except_role="OBSERVER"
+    ),
+    "a revoked key that still opens": lambda: checks.key_void(RevokedKey("V_X", True, "")),
+    "a key that never opened anything": lambda: checks.key_void(RevokedKey("V_X", False, "no")),
     "nobody ever signed in": lambda: checks.gone([], LOGINS[:1]),
     "no lineage": lambda: checks.lineage_written([]),
     "no column lineage": lambda: checks.lineage_written([event([{"name": WRITTEN["name"]}])]),
@@ -279,6 +291,116 @@ def test_an_own_answer_that_fails_for_another_reason_is_no_proof() -> None:
     assert [o.refused for o in desk.own_answers] == [False]
 
 
+# ---------------------------------------------------------------------- the terminal
+
+PENDING = replace(
+    APPROVAL,
+    status=ApprovalStatus.PENDING,
+    sql="DELETE FROM T -- \x1b[2Kgone",
+    rewritten='DELETE FROM "DB"."S"."T"',
+    parameters={"1": {"type": "TEXT", "value": "bound-value"}},
+    reasons=(Reason("APPROVAL_REQUIRED", "two data owners must agree"),),
+    answers=(answer(ALICE),),
+    run=RunContext("airflow", {"dag_id": "churn", "task_id": "clear", "purpose": "old scores"}),
+)
+
+
+def terminal(*typed: str) -> Console:
+    """A console of 100 columns at which somebody types those lines."""
+    lines = iter(typed)
+
+    class Typed(Console):
+        def input(self, prompt: Any = "", **_: Any) -> str:
+            self.print(prompt, end="")
+            return next(lines)
+
+    return Typed(file=io.StringIO(), width=100)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_question_says_who_why_and_what_exactly() -> None:
+    console = terminal("y", "", "they are of the old model")
+    decision = Screen(console).ask("bob", PENDING)
+    assert decision == Decision(AnswerVerdict.APPROVE, "they are of the old model")
+    text = shown(console)
+    for told in (
+        "You are bob",
+        "churn-agent (ml-agents)",
+        "churn.clear",
+        "old scores",
+        "two data owners must agree",
+        "alice: approve (fine)",
+        "1 of 2",
+        'DELETE FROM "DB"."S"."T"',
+        "bound-value",
+    ):
+        assert told in text
+    assert "\x1b" not in text, "a statement can paint over the question"
+
+
+def test_a_no_needs_a_reason_too() -> None:
+    console = terminal("n", "   ", "not tonight")
+    decision = Screen(console).ask("alice", PENDING)
+    assert decision == Decision(AnswerVerdict.REJECT, "not tonight")
+
+
+REPORT = DemoReport(
+    checks=(Check("job_done", "The DAG ran", True, "5 tasks"),),
+    tasks={},
+    seen=(SEEN,),
+    approvals=(APPROVAL,),
+    users=("V_JWT_ML_READER_X_1", "V_JWT_ML_READER_X_2"),
+    left=("V_JWT_ML_READER_X_2",),
+    bundle=Bundle(Path("/out/evidence.zip"), 56, 24, "c" * 64, "key"),
+    seconds=41.0,
+)
+
+
+def report_text(report: DemoReport) -> str:
+    console = terminal()
+    show(report, console)
+    return shown(console)
+
+
+def test_the_report_shows_both_sides_the_answers_the_users_and_the_evidence() -> None:
+    text = report_text(REPORT)
+    for told in (
+        "mail.example",
+        "priya.singh1@mail.example",
+        "920-16-3180",
+        "alice: approve, 'fine'",
+        "bob: approve, 'fine'",
+        "c" * 64,
+        "hoop audit verify /out/evidence.zip",
+        "Every claim was seen to hold",
+    ):
+        assert told in text
+    users = [line.split() for line in text.splitlines() if "V_JWT" in line]
+    assert users == [["V_JWT_ML_READER_X_1", "gone"], ["V_JWT_ML_READER_X_2", "still", "there"]]
+
+
+def test_a_rejection_is_told_as_what_it_is() -> None:
+    no = replace(answer(ALICE), verdict=AnswerVerdict.REJECT, reason="not tonight")
+    rejected = replace(APPROVAL, status=ApprovalStatus.REJECTED, answers=(no,))
+    broken = Check("job_done", "The DAG ran", False, "the run is failed")
+    report = replace(REPORT, approvals=(rejected,), checks=(broken,), seen=())
+    text = report_text(report)
+    assert "alice rejected 'DELETE FROM T': not tonight" in text
+    assert "Hoop did not run it" in text
+    assert not report.ok
+
+
+def test_a_claim_that_failed_without_a_rejection_is_no_rejection() -> None:
+    broken = Check("masked", "The agent saw no SSN", False, "the agent got a true SSN")
+    text = report_text(replace(REPORT, checks=(broken,)))
+    assert "1 of 1 claims did not hold" in text
+    assert "rejected" not in text
+
+
 # ---------------------------------------------------------------------- the command
 
 
@@ -304,22 +426,66 @@ def test_without_a_terminal_somebody_must_be_named_to_answer() -> None:
     assert "--auto-approve" in done.stderr
 
 
+def changed(bundle: Path, name: str, old: bytes, new: bytes) -> Path:
+    """A copy of the bundle in which one byte of one file is another; its checksums are made to fit."""
+    copy = bundle.with_name("changed.zip")
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(copy, "w") as target:
+        for item in source.infolist():
+            content = source.read(item)
+            if item.filename == name:
+                assert old in content
+                content = content.replace(old, new, 1)
+            target.writestr(item, content)
+    return copy
+
+
+def verdict_on(bundle: Path) -> tuple[int, list[str]]:
+    done = hoop("audit", "verify", str(bundle), "--json")
+    return done.returncode, [f["place"] for f in json.loads(done.stdout)["faults"]]
+
+
 @pytest.mark.e2e
 @pytest.mark.airflow
-def test_the_demo_runs_and_sees_every_claim_hold(tmp_path: Path) -> None:
-    # What the user has configured for a real Airflow must not be touched.
+def test_the_demo_sees_every_claim_hold_and_leaves_evidence_that_cannot_be_changed(
+    tmp_path: Path,
+) -> None:
+    # Neither a real Airflow that the user has configured nor a proxy may get in the way.
     done = hoop(
         *("demo", "--auto-approve", "--out", str(tmp_path), "--json"),
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="sqlite:////nowhere/airflow.db",
         HOOP_GATEWAY_URL="http://127.0.0.1:1",
+        HTTP_PROXY="http://127.0.0.1:1",
+        http_proxy="http://127.0.0.1:1",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["ok"]
     assert {c["name"] for c in report["checks"] if not c["passed"]} == set()
     assert report["users_left"] == []
-    assert len(report["approvals"]) == 2
-    verified = hoop("audit", "verify", str(tmp_path / "evidence.zip"), "--json")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    for name in ("evidence.zip", "report.json"):
-        assert b"eyJ" not in (tmp_path / name).read_bytes(), "a token is in what the demo leaves"
+    assert len(report["minted_users"]) >= 5, "each of the four tasks has its own, and Hoop's eyes"
+    assert [a["kind"] for a in report["approvals"]] == ["create_table_as", "delete"]
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+
+    bundle = tmp_path / "evidence.zip"
+    assert verdict_on(bundle) == (0, [])
+    with zipfile.ZipFile(bundle) as archive:
+        names = archive.namelist()
+        entries = archive.read("log/entries.jsonl").split(b"\n")
+        everything = b"".join(archive.read(n) for n in names)
+    asked = next(i for i, e in enumerate(entries) if b'"kind":"approval.requested"' in e)
+    seq = json.loads(entries[asked])["seq"]
+    before = b'"kind":"approval.requested"'
+    code, places = verdict_on(
+        changed(bundle, "log/entries.jsonl", before, before.replace(b"reque", b"rEque"))
+    )
+    assert (code, places[0]) == (1, f"entry {seq}")
+    recording = next(n for n in names if n.endswith(".arrow"))
+    with zipfile.ZipFile(bundle) as archive:
+        content = archive.read(recording)
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    code, places = verdict_on(changed(bundle, recording, content, flipped))
+    assert (code, places[0]) == (1, recording)
+
+    told = (done.stdout + done.stderr).encode() + (tmp_path / "report.json").read_bytes()
+    assert b"eyJ" not in told + everything, "a token is in what the demo says or leaves"
+    assert b"PRIVATE KEY" not in told + everything

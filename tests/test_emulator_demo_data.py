@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 
@@ -28,12 +27,21 @@ def data() -> Iterator[duckdb.DuckDBPyConnection]:
     connection.close()
 
 
-def digest(connection: duckdb.DuckDBPyConnection) -> str:
-    total = hashlib.sha256()
-    for name in demo_data.TABLES:
-        for row in connection.execute(f"SELECT * FROM {'.'.join(name)} ORDER BY 1, 2").fetchall():
-            total.update(repr(row).encode())
-    return total.hexdigest()
+DIGESTS = {
+    "CUSTOMERS": "7ca9919adbb3e6e195122bfad9a427bb",
+    "ORDERS": "88668ae8247ad32168affa48e01e62af",
+    "SUPPORT_NOTES": "4b444a95df2eb58c47119ad68f7d0d09",
+    "SALARIES": "7fab15d36c4090b299a6d24ce76bfee3",
+    "CHURN_STAGING": "2d2258a84d9b03b28185c10f24a710ef",
+}
+"""What every machine must get. Whoever changes the data changes these, and the demo's pictures."""
+
+
+def digest(connection: duckdb.DuckDBPyConnection, name: tuple[str, str, str]) -> str:
+    sql = "SELECT md5(string_agg(t::VARCHAR, chr(10) ORDER BY t::VARCHAR)) FROM {} t"
+    found = connection.execute(sql.format(".".join(name))).fetchone()
+    assert found is not None
+    return str(found[0])
 
 
 def test_the_tables_have_their_columns_and_sizes(data: duckdb.DuckDBPyConnection) -> None:
@@ -53,10 +61,8 @@ def test_the_tables_have_their_columns_and_sizes(data: duckdb.DuckDBPyConnection
     ]
 
 
-def test_two_starts_make_the_same_world(data: duckdb.DuckDBPyConnection) -> None:
-    again = loaded()
-    assert digest(again) == digest(data)
-    again.close()
+def test_every_start_makes_the_same_world(data: duckdb.DuckDBPyConnection) -> None:
+    assert {name[2]: digest(data, name) for name in demo_data.TABLES} == DIGESTS
 
 
 def test_no_row_can_belong_to_a_person(data: duckdb.DuckDBPyConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import snowflake.connector
 from snowflake.connector.errors import Error
 
-from hoop_core.devstack.emulator.process import Running, running
+from hoop_core.devstack.emulator.process import Running, key_pair, running
 from hoop_core.devstack.processes import free_port
 
 pytestmark = pytest.mark.e2e
@@ -30,13 +31,9 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def start(tmp_path: Path, mode: int = 0o600) -> tuple[subprocess.Popen[bytes], int]:
-    from hoop_core.devstack.emulator.process import key_pair
-
     path = tmp_path / "b.json"
-    path.write_text(
-        '{"admin_user": "A", "admin_password": "pw", "vault_user": "V", "vault_public_key": "%s"}'
-        % key_pair()[1]
-    )
+    content = {"admin_user": "A", "admin_password": "pw", "vault_user": "V"}
+    path.write_text(json.dumps({**content, "vault_public_key": key_pair()[1]}))
     path.chmod(mode)
     port = free_port()
     command = [sys.executable, "-m", "hoop_core.devstack.emulator", "--no-demo-data"]
@@ -67,7 +64,10 @@ def test_sigterm_ends_it_cleanly_even_while_a_query_runs(tmp_path: Path) -> None
     cursor = connection.cursor()
     cursor.execute_async("SELECT SYSTEM$WAIT(300)")
     os.kill(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    try:
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 0
     assert said == b""
 

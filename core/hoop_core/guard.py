@@ -17,11 +17,9 @@ Masking comes before approval because the humans sign the text that will run (I2
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -44,10 +42,19 @@ from hoop_core.errors import (
     StatementRefused,
     StoreUnavailable,
 )
-from hoop_core.evidence_json import decision_json, statement_json
 from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.model import Json, Kind, Outcome, Verdict
 from hoop_core.policy.model import Policy
+from hoop_core.records import (
+    asked_json,
+    bound_values,
+    decision_json,
+    error_json,
+    person_json,
+    run_json,
+    sha256,
+    statement_json,
+)
 from hoop_core.results import ChunkSet, TakenOver, take_over
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
@@ -140,7 +147,7 @@ class Guard:
             identity=session.identity,
             role=session.role,
             fingerprint=analysis.statement.fingerprint,
-            executed_sha256=_sha256(verdict.rewritten),
+            executed_sha256=sha256(verdict.rewritten),
             parameters_sha256=digest(request.bindings),
             policy_digest=policy.digest,
             catalog_digest=catalog.digest(analysis.tables),
@@ -179,11 +186,11 @@ class Guard:
         if terms is None:
             raise PolicyDenied("The policy asks for an approval but names no approvers.")
         question = {
-            "requester": _who(session),
+            "requester": person_json(session.identity),
             "session_id": session.id,
-            "run": {"orchestrator": session.run.orchestrator, "fields": dict(session.run.fields)},
+            "run": run_json(session.run),
             "snowflake_role": session.role.snowflake_role,
-            "parameters": _values(request.bindings),
+            "parameters": bound_values(request.bindings),
             "sql": request.sql,
             "rewritten": plan.verdict.rewritten,
             **statement_json(plan.verdict),
@@ -219,11 +226,11 @@ class Guard:
     ) -> int:
         """Make durable what is about to run; a grant is used up in the same transaction (I1, I5)."""
         entry = {
-            **_asked(session, request),
+            **asked_json(session, request),
             **statement_json(plan.verdict),
             "decision": decision_json(plan.verdict.decision),
             "executed": plan.text,
-            "executed_sha256": _sha256(plan.text),
+            "executed_sha256": sha256(plan.text),
             "approval": grant.id if grant else None,
             "snowflake_user": user,
         }
@@ -259,7 +266,7 @@ class Guard:
             )
             recorded = await asyncio.to_thread(self._record, session, request, taken)
         except HoopError as e:
-            await self._ended(session, request, plan, intent, {"status": "failed", **_why(e)})
+            await self._ended(session, request, plan, intent, {"status": "failed", **error_json(e)})
             if plan.verdict.statement and e.errno == _INVALID_IDENTIFIER:
                 self.catalog.forget(plan.verdict.statement.reads)
             if isinstance(e, SnowflakeError) and e.errno in _UPSTREAM_ENDED:
@@ -327,7 +334,7 @@ class Guard:
             self.recorder.put_json(
                 session.id,
                 f"{number:05d}-exchange.json",
-                {"request": _asked(session, request), "answer": shown},
+                {"request": asked_json(session, request), "answer": shown},
             )
         ]
         if taken.inline:
@@ -362,7 +369,7 @@ class Guard:
     async def _refused(
         self, session: GuardedSession, request: QueryRequest, error: HoopError
     ) -> None:
-        entry = {**_asked(session, request), **_why(error)}
+        entry = {**asked_json(session, request), **error_json(error)}
         try:
             await asyncio.to_thread(
                 self.log.append, "statement.refused", entry, session_id=session.id
@@ -387,52 +394,6 @@ def _check_served(request: QueryRequest) -> None:
         raise StatementRefused(
             "The statement is not valid Unicode.", "Send it as UTF-8.", reason="BAD_UNICODE"
         ) from None
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _why(error: HoopError) -> Json:
-    """An error as evidence. Snowflake's own words may quote values, so only their code is kept."""
-    known: dict[str, Any] = {"reason": error.reason, "errno": error.errno}
-    return known if isinstance(error, SnowflakeError) else known | {"message": error.message}
-
-
-def _who(session: GuardedSession) -> Json:
-    identity = session.identity
-    return {
-        "issuer": identity.issuer,
-        "subject": identity.subject,
-        "name": identity.name,
-        "groups": list(identity.groups),
-    }
-
-
-def _asked(session: GuardedSession, request: QueryRequest) -> Json:
-    return {
-        "statement_id": request.statement_id,
-        "identity": _who(session)
-        | {"method": session.identity.method, "token_sha256": session.identity.token_digest},
-        "run_asserted": {
-            "orchestrator": session.run.orchestrator,
-            "fields": dict(session.run.fields),
-        },
-        "snowflake_role": session.role.snowflake_role,
-        "database": session.names.database,
-        "schema": session.names.schema,
-        "sql": request.sql,
-        "sql_sha256": _sha256(request.sql),
-        "parameters_sha256": digest(request.bindings) if request.bindings else None,
-        "describe_only": request.describe_only,
-    }
-
-
-def _values(bindings: Json | None) -> list[Any] | None:
-    """Bound values in order, for a person to read; the grant is bound to their full form."""
-    if not bindings:
-        return None
-    return [b.get("value") if isinstance(b, dict) else None for b in bindings.values()]
 
 
 def _tag(session: GuardedSession, request: QueryRequest, intent: int) -> str:

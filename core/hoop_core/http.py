@@ -27,12 +27,17 @@ async def read_json(request: Request, limit: int) -> Json:
     if request.headers.get("content-encoding", "").lower() == "gzip":
         body = _gunzip(body, limit)
     try:
-        parsed = json.loads(body or b"{}")
+        parsed = json.loads(body or b"{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise BadRequest("The request is not JSON.") from None
     if not isinstance(parsed, dict):
         raise BadRequest("The request is not a JSON object.")
     return parsed
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are not JSON (RFC 8259 section 6) and have no canonical form."""
+    raise ValueError(name)
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

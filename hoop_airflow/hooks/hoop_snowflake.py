@@ -22,6 +22,7 @@ from hoop_core.client import (
     connection_parameters,
     open_connection,
     resolve_gateway,
+    snowpark_session,
     sqlalchemy_engine,
     sqlalchemy_url,
     token_source,
@@ -29,7 +30,9 @@ from hoop_core.client import (
 from hoop_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
     from snowflake.connector import SnowflakeConnection
+    from snowflake.snowpark import Session
     from sqlalchemy.engine import Engine
 
 
@@ -56,9 +59,21 @@ class HoopSnowflakeHook(SnowflakeHook):
         self.purpose = purpose
 
     @cached_property
+    def _hoop(self) -> Connection:
+        """The connection. Raises ConfigError when it is of another type: then its host is not Hoop, and
+        its password would go there as an identity token."""
+        connection: Connection = self.connection
+        if connection.conn_type != self.conn_type:
+            raise ConfigError(
+                f"The connection {self.get_conn_id()} is of the type {connection.conn_type!r}.",
+                f"Make one of the type {self.conn_type}, with Hoop's address as its host.",
+            )
+        return connection
+
+    @cached_property
     def gateway(self) -> GatewayAddress:
         """Hoop's address as the connection gives it."""
-        connection = self.connection
+        connection = self._hoop
         host = (connection.host or "").strip()
         if not host:
             return resolve_gateway()
@@ -71,9 +86,9 @@ class HoopSnowflakeHook(SnowflakeHook):
     @cached_property
     def identity_token(self) -> TokenSource:
         """Where this job's own token comes from. Its text is taken fresh for each connection."""
-        extra = self.connection.extra_dejson
+        extra = self._hoop.extra_dejson
         return token_source(
-            self.connection.password or None,
+            self._hoop.password or None,
             env=extra.get("token_env") or None,
             file=extra.get("token_file") or None,
         )
@@ -85,7 +100,7 @@ class HoopSnowflakeHook(SnowflakeHook):
     @cached_property
     def _get_static_conn_params(self) -> dict[str, Any]:
         """What does not change between two connections; the parent's keys, without any secret."""
-        extra = self.connection.extra_dejson
+        extra = self._hoop.extra_dejson
         if foreign := sorted(_SNOWFLAKE_SECRETS & {k for k, v in extra.items() if v}):
             raise ConfigError(
                 f"The connection {self.get_conn_id()} holds {', '.join(foreign)}.",
@@ -95,7 +110,7 @@ class HoopSnowflakeHook(SnowflakeHook):
             "account": "",
             "region": "",
             "database": self.database or extra.get("database") or "",
-            "schema": self.schema or self.connection.schema or "",
+            "schema": self.schema or self._hoop.schema or "",
             "role": self.role or extra.get("role") or "",
             "warehouse": self.warehouse or extra.get("warehouse") or "",
             "session_parameters": self.session_parameters or extra.get("session_parameters"),
@@ -133,6 +148,11 @@ class HoopSnowflakeHook(SnowflakeHook):
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
         """An engine whose every new connection presents the token of that moment."""
         return sqlalchemy_engine(self.get_uri(), self._get_conn_params, **(engine_kwargs or {}))
+
+    def get_snowpark_session(self) -> Session:
+        """A Snowpark session through Hoop. What the parent puts into the query tag (who runs this) is
+        in the run context, and the tag ties Snowflake's history to Hoop's log."""
+        return snowpark_session(self._get_conn_params())
 
     @property
     def account_identifier(self) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+
+from hoop_airflow.hooks.hoop_snowflake import HoopSnowflakeHook
 
 DEFAULT_CONN_ID = "hoop_default"
 
@@ -58,3 +61,12 @@ class HoopSnowflakeOperator(SQLExecuteQueryOperator):
             hook_params={**{k: v for k, v in named.items() if v}, **(hook_params or {})},
             **kwargs,
         )
+
+    def get_db_hook(self) -> HoopSnowflakeHook:
+        """The hook of the connection. AirflowFailException when the connection leads past Hoop."""
+        hook = super().get_db_hook()
+        if not isinstance(hook, HoopSnowflakeHook):
+            raise AirflowFailException(
+                f"The connection {self.conn_id!r} does not lead to Hoop: its type must be hoop_snowflake."
+            )
+        return hook

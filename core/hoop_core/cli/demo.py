@@ -7,6 +7,7 @@ Exit codes: 0 each claim was seen to hold, 1 one did not (also: somebody rejecte
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,8 @@ def demo(
         )
     target = (out or Path(tempfile.mkdtemp(prefix="hoop-demo-"))).absolute()
     target.mkdir(parents=True, exist_ok=True)
+    # All of it is on this machine, where no proxy of the user's can reach it.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
     home = Path(tempfile.mkdtemp(prefix="hoop-demo-home-"))
     progress = Console(stderr=True, highlight=False, quiet=as_json and auto_approve)
     progress.print(INTRO)

@@ -103,14 +103,14 @@ def _request(approval: Approval) -> Panel:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     run = approval.run.fields
+    # The others say what was granted and masked: the statement below shows it.
+    asking = [r for r in approval.reasons if r.code == "APPROVAL_REQUIRED"]
     bound = "" if approval.parameters is None else json.dumps(approval.parameters, default=str)
     rows = {
         "Asked by": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
         "Task": f"{run.get('dag_id', '')}.{run.get('task_id', '')}",
         "Purpose": run.get("purpose", ""),
-        "Why it waits": "; ".join(
-            r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
-        ),
+        "Why it waits": "; ".join(r.message for r in asking or approval.reasons),
         "Reads": ", ".join(approval.reads),
         "Writes": ", ".join(approval.writes),
         "Masked": ", ".join(f"{m.table}.{m.column} ({m.mask})" for m in approval.masked),

@@ -17,6 +17,7 @@ from hoop_core.client.connection import (
     hoop_context,
     open_connection,
     resolve_gateway,
+    snowpark_session,
     sqlalchemy_engine,
     sqlalchemy_url,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "hoop_context",
     "open_connection",
     "resolve_gateway",
+    "snowpark_session",
     "split_script",
     "sqlalchemy_engine",
     "sqlalchemy_url",

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from hoop_core.errors import ConfigError
 
 _PORTS = {"http": 80, "https": 443}
+_SNOWFLAKES_OWN = (".snowflakecomputing.com", ".snowflakecomputing.cn")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HINT = "Give it as https://host[:port], as in https://hoop.example.com."
 
 
@@ -38,6 +40,12 @@ class GatewayAddress:
             raise ConfigError(f"Hoop's address has the scheme {parts.scheme!r}.", _HINT)
         if not parts.hostname:
             raise ConfigError("Hoop's address has no host.", _HINT)
+        if f".{parts.hostname}".endswith(_SNOWFLAKES_OWN):
+            # The token would be handed to somebody else than the one it was issued for.
+            raise ConfigError(
+                "This is Snowflake's own address, not Hoop's.",
+                "The caller's identity token is for Hoop only. " + _HINT,
+            )
         if parts.username is not None or parts.password is not None:
             raise ConfigError(
                 "Hoop's address carries a user or a password.",
@@ -53,6 +61,10 @@ class GatewayAddress:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _PORTS[self.protocol] else f":{self.port}"
         return f"{self.protocol}://{host}{port}"
+
+    @property
+    def on_this_host(self) -> bool:
+        return self.host in _LOOPBACK
 
     def approval_page(self, approval_id: str) -> str:
         """Where a person answers the request."""

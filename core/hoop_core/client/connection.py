@@ -20,6 +20,7 @@ from hoop_core.model import RunContext
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
+    from snowflake.snowpark import Session
     from sqlalchemy.engine import Engine
 
     from hoop_core.config import Settings
@@ -118,6 +119,20 @@ def unreachable(where: str) -> GatewayUnavailable:
         f"Hoop at {where} does not answer; nothing was run.",
         "Check the address and that `hoop serve` runs there, then try again.",
     )
+
+
+def snowpark_session(parameters: Mapping[str, Any]) -> Session:
+    """A Snowpark session through Hoop. Close it after use.
+
+    Before it signs out, Snowpark would call SYSTEM$CANCEL_ALL_QUERIES, a function that acts on the
+    account and is refused. It has nothing to do here: when a session ends, Hoop drops its user, and
+    with it whatever still runs.
+    """
+    from snowflake.snowpark import Session  # noqa: PLC0415  an optional driver, slow to import
+
+    session: Session = Session.builder.configs(dict(parameters)).create()
+    session.cancel_all = lambda: None
+    return session
 
 
 def sqlalchemy_url(gateway: GatewayAddress, database: str = "", schema: str = "") -> str:

@@ -112,6 +112,8 @@ class HoopClient:
             base_url=f"{self.address.url}/hoop/v1/",
             timeout=timeout_seconds,
             follow_redirects=False,
+            # No proxy of the environment can reach a gateway on our own loopback.
+            trust_env=not self.address.on_this_host,
             headers={"User-Agent": f"hoop/{__version__}", "Accept": "application/json"},
             transport=transport,
         )

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -169,16 +170,32 @@ def _request(request_id: str, body: Json) -> QueryRequest:
     sql = body.get("sqlText")
     if not isinstance(sql, str) or not sql.strip():
         raise BadRequest("The request holds no statement.")
-    bindings = body.get("bindings")
-    if bindings is not None and not isinstance(bindings, dict):
-        raise BadRequest("bindings must be an object.")
     return QueryRequest(
         statement_id=str(uuid.uuid4()),
         request_id=request_id,
         sql=sql,
-        bindings=bindings or None,
+        bindings=_bindings(body.get("bindings")),
         parameters=allowed_parameters(body.get("parameters")),
         describe_only=bool(body.get("describeOnly")),
         asynchronous=bool(body.get("asyncExec")),
         staged_binds=bool(body.get("bindStage")),
     )
+
+
+def _bindings(given: Any) -> Json | None:
+    """Bound values in the drivers' form: {"1": {"type": "TEXT", "value": "x"}, ...}."""
+    if not given:
+        return None
+    if not isinstance(given, dict) or not all(_is_binding(b) for b in given.values()):
+        raise BadRequest("bindings must map positions or names to a type and a value.")
+    return given
+
+
+def _is_binding(binding: Any) -> bool:
+    """A type, a value or a list of values (array binds), and flat properties such as `fmt`."""
+    if not isinstance(binding, dict) or not isinstance(binding.get("type"), str):
+        return False
+    value = binding.get("value")
+    values = value if isinstance(value, list) else [value]
+    others = [v for k, v in binding.items() if k != "value"]
+    return all(v is None or isinstance(v, (str, int, float)) for v in [*values, *others])

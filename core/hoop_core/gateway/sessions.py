@@ -19,6 +19,7 @@ from hoop_core.errors import HoopError, IdentityError, SessionGone, StoreUnavail
 from hoop_core.http import text_of
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.model import Identity, Json, NameContext, RoleBinding
+from hoop_core.records import error_json, identity_json, run_json
 from hoop_core.session import GuardedSession, fold, run_context
 from hoop_core.store.tables import sessions
 
@@ -142,13 +143,10 @@ class SessionBook:
 
     def _record_opened(self, guarded: GuardedSession) -> None:
         body = {
-            "identity": _identity_json(guarded.identity),
+            "identity": identity_json(guarded.identity),
             "snowflake_role": guarded.role.snowflake_role,
             "vault_role": guarded.role.vault_role,
-            "run_asserted": {
-                "orchestrator": guarded.run.orchestrator,
-                "fields": dict(guarded.run.fields),
-            },
+            "run_asserted": run_json(guarded.run),
             "client": guarded.client,
         }
 
@@ -167,10 +165,8 @@ class SessionBook:
 
     async def _refused(self, identity: Identity | None, client: Json, error: HoopError) -> None:
         entry = {
-            "reason": error.reason,
-            "errno": error.errno,
-            "message": error.message,
-            "identity": _identity_json(identity) if identity else None,
+            **error_json(error),
+            "identity": identity_json(identity) if identity else None,
             "client": client,
         }
         try:
@@ -262,14 +258,3 @@ def _oauth_token(data: Json) -> str:
             "Connect with authenticator='oauth' and token=<your OIDC token>.",
         )
     return token
-
-
-def _identity_json(identity: Identity) -> Json:
-    return {
-        "issuer": identity.issuer,
-        "subject": identity.subject,
-        "name": identity.name,
-        "groups": list(identity.groups),
-        "method": identity.method,
-        "token_sha256": identity.token_digest,
-    }

@@ -38,6 +38,8 @@ from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.store import Store
 from hoop_core.web.api import Api
 
+_CHECKPOINT_SECONDS = 60.0
+
 
 @dataclass(slots=True)
 class Gateway:
@@ -65,12 +67,20 @@ class Gateway:
             asyncio.create_task(self.guard.waiting.run()),
             asyncio.create_task(self.book.reap()),
             asyncio.create_task(self._sweep()),
+            asyncio.create_task(self._sign()),
         ]
 
     async def _sweep(self) -> None:
         with suppress(StoreUnavailable):
             await self.sweeper.sweep(after_restart=True)
         await self.sweeper.run()
+
+    async def _sign(self) -> None:
+        """Sign the log's head now and then: what is signed cannot be rewritten unseen."""
+        while True:
+            await asyncio.sleep(_CHECKPOINT_SECONDS)
+            with suppress(StoreUnavailable):
+                await asyncio.to_thread(self.log.checkpoint)
 
     async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """End every session and its user before the process may go (I4)."""

@@ -37,6 +37,11 @@ def listed() -> frozenset[str]:
     return frozenset().union(*(_sections()[s] for s in ("scalar", "aggregate", "window", "table")))
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is listed at all; where it may stand is checked by `calls`."""
+    return name in listed() or name in _sections()["pattern"]
+
+
 @cache
 def table_functions() -> frozenset[str]:
     """Functions that may stand in FROM, inside TABLE(...) or after LATERAL."""
@@ -100,7 +105,9 @@ def _called(tokens: Sequence[Token], at: int, *, quoted: bool) -> str:
         return ""
     if before is not None and before.text.upper() == "LATERAL" and name not in table_functions():
         raise _not_a_table_function(name)
-    if name in listed():
+    if name in listed() or (
+        name in _sections()["pattern"] and "MATCH_RECOGNIZE" in _enclosing(tokens, at)
+    ):
         return name
     if name == "IDENTIFIER":
         raise refuse(
@@ -123,7 +130,7 @@ def _type_expected(tokens: Sequence[Token], at: int) -> bool:
     named = before.token_type in _COLUMN_NAMES
     return named and (
         tokens[0].token_type in {TokenType.CREATE, TokenType.ALTER}
-        or _inside(tokens, at) == "OBJECT"
+        or _enclosing(tokens, at)[:1] == ["OBJECT"]
     )
 
 
@@ -133,16 +140,18 @@ _COLUMN_NAMES = frozenset(
 )
 
 
-def _inside(tokens: Sequence[Token], at: int) -> str:
-    """The word before the parenthesis that is open at a token."""
+def _enclosing(tokens: Sequence[Token], at: int) -> list[str]:
+    """The words before the parentheses that are open at a token, innermost first."""
     depth = 0
+    words: list[str] = []
     for i in range(at - 1, 0, -1):
         depth += tokens[i].token_type is TokenType.R_PAREN
         if tokens[i].token_type is TokenType.L_PAREN:
             if depth == 0:
-                return tokens[i - 1].text.upper()
-            depth -= 1
-    return ""
+                words.append(tokens[i - 1].text.upper())
+            else:
+                depth -= 1
+    return words
 
 
 def _check_table_function(tokens: Sequence[Token], at: int) -> None:

@@ -223,7 +223,7 @@ def _check_structure(tree: exp.Expr) -> None:
             raise refuse("INDIRECT_TABLE", "LATERAL must be followed by a query or a function.")
         elif isinstance(node, exp.TableFromRows) and not isinstance(node.this, exp.Func):
             raise refuse("INDIRECT_TABLE", "TABLE(...) must hold a listed table function.")
-        elif isinstance(node, exp.Anonymous) and node.name.upper() not in functions.listed():
+        elif isinstance(node, exp.Anonymous) and not functions.is_known(node.name.upper()):
             raise refuse("UNKNOWN_FUNCTION", f"The function {node.name.upper()} is not listed.")
         elif isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
             raise refuse("QUALIFIED_FUNCTION", "Functions of a schema are not served through Hoop.")

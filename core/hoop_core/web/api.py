@@ -23,6 +23,7 @@ from hoop_core.errors import (
     HoopError,
     IdentityError,
     NotServed,
+    PolicyDenied,
     Refused,
     SnowflakeUnavailable,
     Unavailable,
@@ -31,6 +32,7 @@ from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.model import Identity, Json, Lease, NameContext
+from hoop_core.records import error_json, identity_json
 from hoop_core.session import GuardedSession, QueryRequest, fold, run_context
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.store import Store
@@ -95,7 +97,25 @@ class Api:
             raise IdentityError(
                 "The request carries no token.", "Send `Authorization: Bearer <OIDC token>`."
             )
-        return await asyncio.to_thread(self._verifier.verify, token.strip())
+        try:
+            return await asyncio.to_thread(self._verifier.verify, token.strip())
+        except IdentityError as e:
+            await self._signin_refused(request, None, e)
+            raise
+
+    async def _signin_refused(
+        self, request: Request, identity: Identity | None, error: HoopError
+    ) -> None:
+        entry = {
+            **error_json(error),
+            "identity": identity_json(identity) if identity else None,
+            "client": {
+                "application": "REST",
+                "path": request.url.path,
+                "address": request.client.host if request.client else None,
+            },
+        }
+        await asyncio.to_thread(self._log.append, "signin.refused", entry)
 
     # ------------------------------------------------------------------ approvals
 
@@ -138,10 +158,15 @@ class Api:
         if not sql or not sql.strip():
             raise BadRequest("sql is missing.")
         context = body.get("context")
+        try:
+            role = self._guard.policy.role_for(caller, fold(text_of(body, "role")))
+        except PolicyDenied as e:
+            await self._signin_refused(request, caller, e)
+            raise
         session = GuardedSession(
             id="ask_" + secrets.token_hex(12),
             identity=caller,
-            role=self._guard.policy.role_for(caller, fold(text_of(body, "role"))),
+            role=role,
             names=NameContext(fold(text_of(body, "database")), fold(text_of(body, "schema"))),
             run=run_context(None if context is None else _as_text(context)),
             client={"application": "REST"},

@@ -1,0 +1,91 @@
+"""What the log, the approvals and the command line say about sessions, statements and decisions.
+
+One place, so that the same thing has the same JSON everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from hoop_core.approvals.binding import digest
+from hoop_core.errors import HoopError, SnowflakeError
+from hoop_core.model import Decision, Identity, Json, RunContext, Verdict
+from hoop_core.session import GuardedSession, QueryRequest
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def person_json(identity: Identity) -> Json:
+    """Who, for people: what an approver sees."""
+    return {
+        "issuer": identity.issuer,
+        "subject": identity.subject,
+        "name": identity.name,
+        "groups": list(identity.groups),
+    }
+
+
+def identity_json(identity: Identity) -> Json:
+    """Who, for evidence: with how it was proven. The token itself is never kept."""
+    return person_json(identity) | {
+        "method": identity.method,
+        "token_sha256": identity.token_digest,
+    }
+
+
+def run_json(run: RunContext) -> Json:
+    return {"orchestrator": run.orchestrator, "fields": dict(run.fields)}
+
+
+def error_json(error: HoopError) -> Json:
+    """An error as evidence. Snowflake's own words may quote values, so only their code is kept."""
+    known: Json = {"reason": error.reason, "errno": error.errno}
+    return known if isinstance(error, SnowflakeError) else known | {"message": error.message}
+
+
+def asked_json(session: GuardedSession, request: QueryRequest) -> Json:
+    """Who asked what, from where: the head of every entry about a statement."""
+    return {
+        "statement_id": request.statement_id,
+        "identity": identity_json(session.identity),
+        "run_asserted": run_json(session.run),
+        "snowflake_role": session.role.snowflake_role,
+        "database": session.names.database,
+        "schema": session.names.schema,
+        "sql": request.sql,
+        "sql_sha256": sha256(request.sql),
+        "parameters_sha256": digest(request.bindings) if request.bindings else None,
+        "describe_only": request.describe_only,
+    }
+
+
+def bound_values(bindings: Json | None) -> list[Any] | None:
+    """Bound values in order, for a person to read; the grant is bound to their full form."""
+    if not bindings:
+        return None
+    return [b.get("value") if isinstance(b, dict) else None for b in bindings.values()]
+
+
+def decision_json(decision: Decision) -> Json:
+    return {
+        "decision": str(decision.outcome),
+        "reasons": [{"code": r.code, "message": r.message} for r in decision.reasons],
+        "rules": list(decision.rules),
+        "masked": [
+            {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.masked
+        ],
+        "policy_digest": decision.policy_digest,
+    }
+
+
+def statement_json(verdict: Verdict) -> Json:
+    statement = verdict.statement
+    return {
+        "kind": str(statement.kind) if statement else None,
+        "reads": [str(t) for t in statement.reads] if statement else [],
+        "writes": [str(t) for t in statement.writes] if statement else [],
+        "fingerprint": statement.fingerprint if statement else None,
+    }
