@@ -47,12 +47,26 @@ def hook(stack: DevStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ho
     return HoopSnowflakeHook()
 
 
+def through_an_engine(hook: HoopSnowflakeHook) -> Any:
+    engine = hook.get_sqlalchemy_engine()
+    try:
+        with engine.connect() as connection:
+            return connection.exec_driver_sql(QUERY).one()
+    finally:
+        engine.dispose()
+
+
+def through_snowpark(hook: HoopSnowflakeHook) -> Any:
+    with hook.get_snowpark_session() as session:
+        return session.sql(QUERY).collect()[0]
+
+
 WAYS: dict[str, Callable[[HoopSnowflakeHook], Any]] = {
     "get_records": lambda h: h.get_records(QUERY)[0],
     "get_first": lambda h: h.get_first(QUERY),
     "get_df": lambda h: tuple(h.get_df(QUERY, df_type="pandas").iloc[0]),
-    "engine": lambda h: h.get_sqlalchemy_engine().connect().exec_driver_sql(QUERY).one(),
-    "snowpark": lambda h: h.get_snowpark_session().sql(QUERY).collect()[0],
+    "engine": through_an_engine,
+    "snowpark": through_snowpark,
 }
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from hoop_core.cli.policy import app
 from hoop_core.judge import judge_text
+from hoop_core.masking import rewrite
 from hoop_core.model import Identity, NameContext, Outcome, RunContext, Verdict
 from hoop_core.policy.file import load_policy
 from hoop_core.sql.catalog import load_catalog
@@ -131,6 +132,13 @@ def test_explain_answers_every_line_with_the_keys_of_the_contract() -> None:
 )  # fmt: skip
 def test_exit_codes_of_the_policy_commands(arguments: list[str], stdin: str, code: int) -> None:
     assert CliRunner().invoke(app, arguments, input=stdin).exit_code == code
+
+
+def test_reading_a_masked_table_too_often_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = "SELECT id FROM customers" + " UNION ALL SELECT id FROM customers" * 30
+    assert ask(sql).decision.outcome is Outcome.ALLOW
+    monkeypatch.setattr(rewrite, "MOST_COLUMNS", 100)
+    assert [r.code for r in ask(sql).decision.reasons] == ["TOO_MANY_READS"]
 
 
 # --- compositions -----------------------------------------------------------------------------------

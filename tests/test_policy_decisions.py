@@ -290,6 +290,23 @@ def test_a_mask_that_does_not_fit_the_type_becomes_null_with_a_note() -> None:
     assert 'NULL::NUMBER AS "MRR"' in (verdict.rewritten or "")
 
 
+def test_a_cte_may_share_a_masked_tables_name_only_where_that_name_means_nothing_else() -> None:
+    pattern = "WITH customers AS (SELECT * FROM prod.crm.customers) SELECT email FROM customers"
+    assert codes(ask(pattern, head=MASK)) == ["CTE_SHADOWS_PROTECTED"]
+    policy = parse_policy(f"version: 1\n{MASK}rules:\n{READ}", "p.yaml")
+    elsewhere = judge_text(
+        pattern,
+        NameContext("PROD", "FEATURES"),
+        identity=caller("agents"),
+        policy=policy,
+        catalog=CATALOG,
+        run=RunContext(),
+        now=NOW,
+    )
+    assert elsewhere.decision.outcome is Outcome.ALLOW
+    assert (elsewhere.rewritten or "").endswith('AS "CUSTOMERS") SELECT email FROM customers')
+
+
 def test_an_error_inside_never_leaves_judge_text() -> None:
     class Broken(Catalog):
         def columns(self, table: TableName) -> None:  # type: ignore[override]

@@ -15,11 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from hoop_core.cli.output import AsJson, emit, plain
+from hoop_core.cli.output import AsJson, emit, failing
 from hoop_core.devstack import supervisor
 from hoop_core.devstack.environment import default_home, format_env
 from hoop_core.devstack.processes import write_private
-from hoop_core.errors import HoopError
 
 app = typer.Typer(
     help="The embedded stack: OpenBao, a Snowflake emulator and the gateway on this host.",
@@ -32,20 +31,6 @@ Home = Annotated[
 ]
 
 _SECRET = ("TOKEN", "PASSWORD")
-
-
-def _fail(error: HoopError, as_json: bool) -> typer.Exit:
-    """Show the error and, when there is one, the tail of the failed part's log."""
-    log_tail = getattr(error, "log_tail", "")
-    if as_json:
-        body = {"reason": error.reason, "message": error.message, "hint": error.hint}
-        emit(True, {"error": body | ({"log_tail": log_tail} if log_tail else {})}, "")
-    else:
-        err = Console(stderr=True, highlight=False, soft_wrap=True)
-        if log_tail:
-            err.print(plain(log_tail), style="dim")
-        err.print(f"[red]{escape(error.message)}[/red] {escape(error.hint)}".rstrip())
-    return typer.Exit(error.exit_code)
 
 
 def _unwrapped(markup: str) -> Text:
@@ -121,23 +106,19 @@ def up(
                 ),
             )
 
-        try:
+        with failing(as_json):
             if foreground:
                 supervisor.hold(place, policy=policy, progress=steps, ready=ready)
             else:
                 ready(supervisor.launch(place, policy=policy, progress=steps))
-        except HoopError as e:
-            raise _fail(e, as_json) from None
 
 
 @app.command()
 def down(home: Home = None, as_json: AsJson = False) -> None:
     """Stop the stack: the gateway first, so that it ends every user that it minted."""
     place = (home or default_home()).absolute()
-    try:
+    with failing(as_json):
         stopped = supervisor.stop(place)
-    except HoopError as e:
-        raise _fail(e, as_json) from None
     said = "The stack is stopped." if stopped else f"Nothing is running in {place}."
     emit(
         as_json,

@@ -31,13 +31,21 @@ def failing(as_json: bool) -> Iterator[None]:
     try:
         yield
     except HoopError as e:
-        if as_json:
-            body = {"reason": e.reason, "message": e.message, "hint": e.hint}
-            typer.echo(json.dumps({"error": body}))
-        else:
-            text = f"[red]{escape(e.message)}[/red] {escape(e.hint)}".rstrip()
-            Console(stderr=True, highlight=False).print(text)
+        show_error(e, as_json)
         raise typer.Exit(e.exit_code) from None
+
+
+def show_error(error: HoopError, as_json: bool) -> None:
+    """What happened and what to do; before it, the tail of a failed part's log where there is one."""
+    log_tail = str(getattr(error, "log_tail", ""))
+    if as_json:
+        body = {"reason": error.reason, "message": error.message, "hint": error.hint}
+        typer.echo(json.dumps({"error": body | ({"log_tail": log_tail} if log_tail else {})}))
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if log_tail:
+        console.print(plain(log_tail), style="dim")
+    console.print(f"[red]{escape(error.message)}[/red] {escape(error.hint)}".rstrip())
 
 
 def plain(value: Any) -> Text:

@@ -131,7 +131,7 @@ def snowpark_session(parameters: Mapping[str, Any]) -> Session:
     from snowflake.snowpark import Session  # noqa: PLC0415  an optional driver, slow to import
 
     session: Session = Session.builder.configs(dict(parameters)).create()
-    session.cancel_all = lambda: None
+    session.cancel_all = lambda: None  # type: ignore[method-assign]
     return session
 
 

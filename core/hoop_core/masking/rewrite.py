@@ -20,21 +20,25 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from hoop_core.masking.masks import INNER, TablePlan
 from hoop_core.model import TableName
-from hoop_core.sql.limits import SNOWFLAKE, raw
+from hoop_core.sql.limits import SNOWFLAKE, canonical, raw
 from hoop_core.sql.names import fold, resolve_parts
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.statement import Analysis, TableRef
 
 Plans = Mapping[TableName, TablePlan]
 
+MOST_COLUMNS = 4_000
+"""Columns that all masking subqueries of a statement may list together: they multiply its length."""
+
 
 def rewrite(analysis: Analysis, plans: Plans) -> str:
     """The text to execute for an analysed statement.
 
-    Raises StatementRefused: REWRITE_MISMATCH, REWRITE_DRIFT, AMBIGUOUS_NAME.
+    Raises StatementRefused: TOO_MANY_READS, REWRITE_MISMATCH, REWRITE_DRIFT, AMBIGUOUS_NAME.
     """
     if analysis.tree is None:
         return _emit(analysis, _command_edits(analysis))
+    _check_size(analysis, plans)
     _check_short_names(analysis, plans)
     tree = _rewrite_tree(analysis, plans)
     expected = generate(tree)
@@ -146,11 +150,18 @@ def _historical_clause(analysis: Analysis, ref: TableRef, plans: Plans) -> tuple
             "A query inside AT(...) or BEFORE(...) cannot be rewritten.",
             "Compute the time first and pass it as a value.",
         )
-    return inner[-1].end, " " + _text(analysis.statement.sql, inner)
+    return inner[-1].end, " " + canonical(analysis.statement.sql, inner)
 
 
-def _text(sql: str, tokens: tuple[Token, ...]) -> str:
-    return " ".join(raw(sql, t) for t in tokens)
+def _check_size(analysis: Analysis, plans: Plans) -> None:
+    shown = sum(len(plans[r.table].columns) for r in analysis.refs if r.table in plans)
+    if shown > MOST_COLUMNS:
+        raise refuse(
+            "TOO_MANY_READS",
+            f"The masked tables in the statement have {shown} columns together; at most {MOST_COLUMNS} "
+            "are rewritten.",
+            "Read each table once in a common table expression and refer to that.",
+        )
 
 
 def _check_short_names(analysis: Analysis, plans: Plans) -> None:

@@ -22,6 +22,8 @@ from hoop_core.sql.statement import Analysis
 
 _ROWS = {Kind.SELECT, Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.CREATE_TABLE_AS}
 _UNKNOWN = (ColumnLineage("*", (), unknown=True),)
+_MOST_TOKENS = 4_000
+"""Qualifying costs more than linear time: beyond this, lineage is unknown rather than slow."""
 
 
 def column_lineage(analysis: Analysis, catalog: Catalog) -> tuple[ColumnLineage, ...]:
@@ -29,6 +31,8 @@ def column_lineage(analysis: Analysis, catalog: Catalog) -> tuple[ColumnLineage,
     statement = analysis.statement
     if analysis.tree is None or not statement.reads:
         return ()
+    if len(analysis.tokens) > _MOST_TOKENS:
+        return _UNKNOWN
     try:
         if statement.kind in _ROWS:
             return _of_rows(analysis, catalog)
