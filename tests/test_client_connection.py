@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -151,6 +152,18 @@ def test_the_driver_logs_in_with_the_token_and_the_run(server: Server) -> None:
         **RUN.fields,
         "purpose": "churn",
     }
+
+
+def test_the_driver_writes_no_token_into_its_log_even_when_debugging(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZ2VudCJ9.c2lnbmF0dXJl"
+    parameters = connection_parameters(server.address, token)
+    with caplog.at_level(logging.DEBUG), open_connection(parameters) as connection:
+        connection.cursor().execute("SELECT 1")
+    assert server.logins[0]["TOKEN"] == token
+    assert [r for r in caplog.records if r.name.startswith("snowflake.connector")]
+    assert token not in caplog.text
 
 
 def test_a_held_statement_is_waited_for_and_never_taken_back(server: Server) -> None:

@@ -380,7 +380,7 @@ def test_the_report_shows_both_sides_the_answers_the_users_and_the_evidence() ->
     ):
         assert told in text
     users = [line.split() for line in text.splitlines() if "V_JWT" in line]
-    assert users == [["V_JWT_ML_READER_X_1", "gone"], ["V_JWT_ML_READER_X_2", "still", "there"]]
+    assert users == [["gone", "V_JWT_ML_READER_X_1"], ["still", "there", "V_JWT_ML_READER_X_2"]]
 
 
 def test_a_rejection_is_told_as_what_it_is() -> None:

@@ -25,7 +25,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def runner(connection: SnowflakeConnection) -> Run:
     def run(sql: str) -> list[tuple[Any, ...]]:
-        return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]  # type: ignore[union-attr]
+        return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]
 
     return run
 
@@ -188,6 +188,48 @@ def test_references_suffice_to_describe_and_not_to_read(as_role: Callable[[str],
     assert fails(run, "SELECT * FROM PROD.HR.SALARIES") == (3001, "42501")
     assert fails(run, "DESCRIBE TABLE PROD.HR.NOPE") == (2003, "42S02")
     assert len(run("SHOW USERS LIKE 'hoop\\\\_admin'")) == 1
+
+
+def test_describe_works_from_any_place(emulator: Running, admin: Run) -> None:
+    admin("CREATE DATABASE IF NOT EXISTS ELSEWHERE")
+    for place in ({}, {"database": "ELSEWHERE"}):
+        with snowflake.connector.connect(**emulator.options(**place)) as connection:
+            assert len(runner(connection)("DESCRIBE TABLE PROD.CRM.CUSTOMERS")) == 9
+    admin("USE DATABASE PROD")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH CUSTOMERS AS (SELECT * FROM CUSTOMERS) SELECT * FROM CUSTOMERS",
+        "WITH RECURSIVE CUSTOMERS AS (SELECT * FROM CUSTOMERS) SELECT * FROM CUSTOMERS",
+        "WITH RECURSIVE CUSTOMERS AS (SELECT * FROM CUSTOMERS UNION ALL SELECT * FROM CUSTOMERS) "
+        "SELECT * FROM CUSTOMERS",
+        "WITH A AS (SELECT * FROM CUSTOMERS), CUSTOMERS AS (SELECT 1 X) SELECT * FROM A",
+        "SELECT * FROM (WITH CUSTOMERS AS (SELECT 1 X) SELECT * FROM CUSTOMERS) S, CUSTOMERS",
+        "WITH B AS (SELECT 1 X) SELECT * FROM B WHERE X IN (SELECT CUSTOMER_ID FROM CUSTOMERS)",
+        'WITH "customers" AS (SELECT 1 X) SELECT * FROM CUSTOMERS',
+        "WITH CUSTOMERS AS (SELECT 1 X) SELECT * FROM CRM.CUSTOMERS",
+    ],
+)
+def test_a_common_table_expression_hides_no_table(as_role: Callable[[str], Run], sql: str) -> None:
+    run = as_role("HOOP_OBSERVER")
+    run("USE SCHEMA PROD.CRM")
+    assert fails(run, sql) == (3001, "42501")
+
+
+def test_references_to_common_table_expressions_need_nothing(
+    as_role: Callable[[str], Run],
+) -> None:
+    run = as_role("HOOP_OBSERVER")
+    run("USE SCHEMA PROD.CRM")
+    assert run("WITH CUSTOMERS AS (SELECT 1 X) SELECT * FROM CUSTOMERS") == [(1,)]
+    assert run("WITH A AS (SELECT 1 X), B AS (SELECT X + 1 FROM A) SELECT * FROM B") == [(2,)]
+    counted = run(
+        "WITH RECURSIVE N AS (SELECT 1 X UNION ALL SELECT X + 1 FROM N WHERE X < 3) "
+        "SELECT COUNT(*) FROM N"
+    )
+    assert counted == [(3,)]
 
 
 def test_a_creator_owns_and_the_parents_of_its_role_see_it(

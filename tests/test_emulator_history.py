@@ -28,7 +28,7 @@ def admin(emulator: Running) -> Iterator[Run]:
     with snowflake.connector.connect(**emulator.options()) as connection:
 
         def run(sql: str) -> list[tuple[Any, ...]]:
-            return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]  # type: ignore[union-attr]
+            return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]
 
         run("CREATE WAREHOUSE IF NOT EXISTS W")
         run("USE WAREHOUSE W")
@@ -103,7 +103,7 @@ def test_the_history_can_only_be_read_and_only_by_who_may(admin: Run, emulator: 
         with pytest.raises(Error):
             connection.cursor().execute(sql)
         admin("GRANT IMPORTED PRIVILEGES ON DATABASE SNOWFLAKE TO ROLE AUDITOR")
-        assert connection.cursor().execute(sql).fetchall() == [(True,)]  # type: ignore[union-attr]
+        assert connection.cursor().execute(sql).fetchall() == [(True,)]
 
 
 def test_describing_is_not_in_the_history(admin: Run, emulator: Running) -> None:

@@ -50,7 +50,7 @@ def connection(open_: Callable[..., SnowflakeConnection]) -> SnowflakeConnection
 
 
 def rows(connection: SnowflakeConnection, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    return [tuple(r) for r in connection.cursor().execute(sql, *params).fetchall()]  # type: ignore[union-attr]
+    return [tuple(r) for r in connection.cursor().execute(sql, *params).fetchall()]
 
 
 def errno(connection: SnowflakeConnection, sql: str, **more: Any) -> int:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 import snowflake.connector
 from snowflake.connector import SnowflakeConnection
@@ -70,13 +70,13 @@ def connection(emulator: Running, request: pytest.FixtureRequest) -> Iterator[Sn
 
 
 def rows(connection: SnowflakeConnection, sql: str) -> list[tuple[Any, ...]]:
-    return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]  # type: ignore[union-attr]
+    return [tuple(r) for r in connection.cursor().execute(sql).fetchall()]
 
 
 def test_every_type_survives_both_formats(connection: SnowflakeConnection) -> None:
     listed = ", ".join(f"{sql} AS {name}" for name, (sql, _) in COLUMNS.items())
     cursor = connection.cursor()
-    (row,) = cursor.execute(f"SELECT {listed}").fetchall()  # type: ignore[union-attr]
+    (row,) = cursor.execute(f"SELECT {listed}").fetchall()
     got = dict(zip([d.name for d in cursor.description], row, strict=True))
     assert got == {name: value for name, (_, value) in COLUMNS.items()}
     assert got["NTZ"].tzinfo is None
@@ -116,7 +116,7 @@ def test_pandas_reads_arrow_results(emulator: Running) -> None:
         cursor.execute("SELECT * FROM CRM.CUSTOMERS WHERE 1 = 0")
         assert list(cursor.fetch_pandas_all().columns)[:2] == ["CUSTOMER_ID", "FULL_NAME"]
         cursor.execute("SELECT * FROM CRM.CUSTOMERS")
-        assert cursor.fetch_arrow_all().num_rows == 50_000  # type: ignore[union-attr]
+        assert cursor.fetch_arrow_all().num_rows == 50_000
 
 
 def test_declared_local_time_is_told_apart(emulator: Running) -> None:

@@ -85,7 +85,7 @@ def token_of(emulator: Running, keys: tuple[bytes, str], **claims: Any) -> str:
         "iat": now,
         "exp": now + 60,
     }
-    return jwt.encode({**right, **claims}, private, algorithm="RS256")  # type: ignore[arg-type]
+    return jwt.encode({**right, **claims}, private, algorithm="RS256")
 
 
 def jwt_login(emulator: Running, token: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def jwt_login(emulator: Running, token: str) -> dict[str, Any]:
 
 def test_a_password_opens_a_session_of_its_owner(emulator: Running) -> None:
     with snowflake.connector.connect(**emulator.options(role="SYSADMIN")) as connection:
-        row = connection.cursor().execute("SELECT CURRENT_USER(), CURRENT_ROLE()").fetchone()  # type: ignore[union-attr]
+        row = connection.cursor().execute("SELECT CURRENT_USER(), CURRENT_ROLE()").fetchone()
     assert row == ("HOOP_ADMIN", "SYSADMIN")
 
 
@@ -311,7 +311,7 @@ def test_tokens_age(tmp_path: Any) -> None:
         with snowflake.connector.connect(**emulator.options()) as connection:
             time.sleep(1.2)
             # The driver renews by itself.
-            assert connection.cursor().execute("SELECT 1").fetchall() == [(1,)]  # type: ignore[union-attr]
+            assert connection.cursor().execute("SELECT 1").fetchall() == [(1,)]
         data = emulator.sign_in()["data"]
         time.sleep(1.2)
         assert emulator.query(data["token"], "SELECT 1")["code"] == "390112"

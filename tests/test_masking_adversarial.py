@@ -58,7 +58,7 @@ def raw_reads(text: str) -> list[str]:
     inner = re.compile(
         r"\(SELECT _g\.\"ID\" AS \"ID\", _g\.\"NAME\" AS \"NAME\", (?P<email>.*?) AS \"EMAIL\", "
         r"(?P<ssn>.*?) AS \"SSN\", _g\.\"BALANCE\" AS \"BALANCE\" "
-        r"FROM \"DB\"\.\"PUBLIC\"\.\"CUSTOMERS\"(?: (?:AT|BEFORE) \([^()]*\))? AS _g"
+        r"FROM \"DB\"\.\"PUBLIC\"\.\"CUSTOMERS\"(?: (?:AT|BEFORE) ?\([^()]*\))? AS _g"
         r"(?: TABLESAMPLE [A-Z]+ \(\d+\))?\)"
     )
     masks = {e for m in inner.finditer(text) for e in (m["email"], m["ssn"])}

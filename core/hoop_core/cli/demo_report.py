@@ -24,7 +24,7 @@ from hoop_core.demo.job import DemoReport
 
 INTRO = (
     "An AI agent's Airflow DAG wants churn features out of Snowflake, through Hoop.\n"
-    "Airflow, Vault (OpenBao) and Hoop are real; Snowflake is a stand-in on this machine."
+    "Airflow, Vault (OpenBao) and Hoop are real; Snowflake is a local stand-in."
 )
 
 _SHOWN_ROWS = 5
@@ -205,15 +205,14 @@ def _approvals(report: DemoReport) -> RenderableType:
     return table
 
 
-def _users(report: DemoReport) -> RenderableType:
-    table = _table("User", "Now")
+def _users(report: DemoReport) -> Text:
+    """One line each, unwrapped: the names are as long as a terminal is wide."""
+    lines = []
     for user in report.users:
         left = user in report.left
-        table.add_row(
-            plain(user),
-            Text("still there", style="red") if left else Text("gone", style="green"),
-        )
-    return table
+        state = Text("still there", style="red") if left else Text("gone", style="green")
+        lines.append(Text(" ").append_text(state).append("  ").append_text(plain(user)))
+    return Text("\n").join(lines)
 
 
 def _verdict(report: DemoReport) -> Table:
@@ -227,14 +226,14 @@ def _verdict(report: DemoReport) -> Table:
 def _evidence(report: DemoReport) -> Text:
     """Without wrapping: root and path are there to be copied."""
     return plain(
-        f"  Log root  {report.bundle.root} ({report.bundle.entries} entries)\n"
-        f"  Bundle    {report.bundle.path}\n"
-        f"  Check it  hoop audit verify {report.bundle.path}"
+        f" Log root  {report.bundle.root} ({report.bundle.entries} entries)\n"
+        f" Bundle    {report.bundle.path}\n"
+        f" Check it  hoop audit verify {report.bundle.path}"
     )
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=True, show_edge=False, header_style="dim")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for name in columns:
         table.add_column(name, overflow="fold")
     return table

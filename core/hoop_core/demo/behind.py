@@ -130,6 +130,6 @@ async def _refusal(settings: Settings, lease: Lease) -> str:
         try:
             session = await open_session(http, settings.snowflake, lease)
         except SnowflakeError as e:
-            return f"{e.errno}: {e.message}"
+            return f"{e.errno}: {e.message.partition(' [')[0]}"  # without the request's number
         await session.close()
     return ""

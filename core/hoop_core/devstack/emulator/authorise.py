@@ -299,31 +299,31 @@ def is_cte_reference(table: exp.Table) -> bool:
     if len(table.parts) != 1 or not isinstance(table.this, exp.Identifier):
         return False
     name = stored(table.this)
-    child: exp.Expr = table
-    node = table.parent
-    inside: exp.CTE | None = None
-    while node is not None:
-        if isinstance(child, exp.CTE):
-            inside = child
-        if isinstance(node, exp.With):
-            for cte in node.expressions:
+    path: list[exp.Expr] = [table]
+    while (node := path[-1].parent) is not None:
+        with_ = node if isinstance(node, exp.With) else node.args.get("with_")
+        if isinstance(with_, exp.With) and with_ is not path[-1]:
+            inside = path[-1] if isinstance(node, exp.With) else None
+            for cte in with_.expressions:
                 if cte is inside:
-                    # Only a recursive one may name itself.
-                    recursive = bool(node.args.get("recursive"))
-                    if recursive and _cte_name(cte) == name:
+                    # What comes later is out of scope; itself only as the recursive term.
+                    if _cte_name(cte) == name and _is_recursive_term(with_, cte, path):
                         return True
                     break
                 if _cte_name(cte) == name:
                     return True
-        with_ = node.args.get("with_")
-        if (
-            isinstance(with_, exp.With)
-            and child is not with_
-            and any(_cte_name(c) == name for c in with_.expressions)
-        ):
-            return True
-        child, node = node, node.parent
+        path.append(node)
     return False
+
+
+def _is_recursive_term(with_: exp.With, cte: exp.Expr, path: list[exp.Expr]) -> bool:
+    """Whether the path to the reference goes through the right side of the CTE's own UNION."""
+    union = cte.this
+    return (
+        bool(with_.args.get("recursive"))
+        and isinstance(union, exp.SetOperation)
+        and any(step is union.expression for step in path)
+    )
 
 
 def _cte_name(cte: exp.Expr | None) -> str:

@@ -63,10 +63,6 @@ class Ran:
     type_id: int
     affected: int | None = None
 
-    @property
-    def is_dml(self) -> bool:
-        return self.type_id in DML_TYPE_IDS
-
 
 class _Variables(Variables):
     """Session variables, replaced token by token: a `$` inside a string is only text."""

@@ -261,7 +261,7 @@ class Performer:
         }
         type_id = ran.type_id or (SELECT if rows else 0)
         key = secrets.token_urlsafe(32) if encoded.chunks else ""
-        return Outcome(table, encoded, type_id, ran.affected, binds, final, describing, key)
+        return Outcome(table, encoded, type_id, ran.affected, binds, final, key)
 
 
 def _binds(tree: exp.Expr) -> int:

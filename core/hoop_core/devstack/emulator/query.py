@@ -27,7 +27,6 @@ class Outcome:
     affected: int | None
     binds: int
     final: Mapping[str, str | None]
-    described: bool
     chunk_key: str = field(repr=False, default="")
 
     @property
