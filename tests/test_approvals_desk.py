@@ -16,11 +16,19 @@ from sqlalchemy import Connection
 
 from hoop_core.approvals import desk as desk_module
 from hoop_core.approvals.binding import Binding
-from hoop_core.approvals.desk import AnswerVerdict, ApprovalDesk, NoSuchApproval, Status
+from hoop_core.approvals.desk import ApprovalDesk, NoSuchApproval
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.errors import ApprovalRefused
-from hoop_core.model import ApprovalTerms, Identity, Json, RoleBinding, RunContext
+from hoop_core.model import (
+    AnswerVerdict,
+    ApprovalStatus,
+    ApprovalTerms,
+    Identity,
+    Json,
+    RoleBinding,
+    RunContext,
+)
 from hoop_core.store import Store
 
 YES, NO = AnswerVerdict.APPROVE, AnswerVerdict.REJECT
@@ -70,10 +78,10 @@ def use(desk: ApprovalDesk, log: AuditLog, identifier: str, bound: Binding | Non
 
 def test_two_distinct_persons_approve(desk: ApprovalDesk, log: AuditLog) -> None:
     asked = ask(desk)
-    assert desk.answer(asked, ANN, YES, "fine").status is Status.PENDING
-    assert desk.answer(asked, BEN, YES, "fine").status is Status.APPROVED
+    assert desk.answer(asked, ANN, YES, "fine").status is ApprovalStatus.PENDING
+    assert desk.answer(asked, BEN, YES, "fine").status is ApprovalStatus.APPROVED
     use(desk, log, asked)
-    assert desk.get(asked).status is Status.CONSUMED
+    assert desk.get(asked).status is ApprovalStatus.CONSUMED
 
 
 def test_a_grant_cannot_be_used_twice(desk: ApprovalDesk, log: AuditLog) -> None:
@@ -90,7 +98,7 @@ def test_one_person_counts_once(desk: ApprovalDesk) -> None:
     desk.answer(asked, ANN, YES, "fine")
     with pytest.raises(ApprovalRefused, match="already"):
         desk.answer(asked, replace(ANN, name="Ann again"), YES, "fine")
-    assert desk.get(asked).status is Status.PENDING
+    assert desk.get(asked).status is ApprovalStatus.PENDING
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_an_answer_needs_a_reason(desk: ApprovalDesk, verdict: AnswerVerdict) ->
 def test_one_no_ends_it(desk: ApprovalDesk) -> None:
     asked = ask(desk)
     desk.answer(asked, ANN, YES, "fine")
-    assert desk.answer(asked, BEN, NO, "no").status is Status.REJECTED
+    assert desk.answer(asked, BEN, NO, "no").status is ApprovalStatus.REJECTED
     with pytest.raises(ApprovalRefused, match="rejected already"):
         desk.answer(asked, CAT, YES, "fine")
 
@@ -124,7 +132,7 @@ def test_a_no_before_use_takes_the_grant_back(desk: ApprovalDesk, log: AuditLog)
     asked = ask(desk)
     desk.answer(asked, ANN, YES, "fine")
     desk.answer(asked, BEN, YES, "fine")
-    assert desk.answer(asked, ANN, NO, "on second thought").status is Status.REJECTED
+    assert desk.answer(asked, ANN, NO, "on second thought").status is ApprovalStatus.REJECTED
     with pytest.raises(ApprovalRefused):
         use(desk, log, asked)
 
@@ -167,10 +175,10 @@ def test_unanswered_questions_and_unused_grants_expire(
     desk.answer(unused, BEN, YES, "fine")
     now = utc_now()
     monkeypatch.setattr(desk_module, "utc_now", lambda: now + timedelta(minutes=31))
-    assert desk.get(unused).status is Status.EXPIRED
-    assert desk.get(unanswered).status is Status.PENDING
+    assert desk.get(unused).status is ApprovalStatus.EXPIRED
+    assert desk.get(unanswered).status is ApprovalStatus.PENDING
     monkeypatch.setattr(desk_module, "utc_now", lambda: now + timedelta(minutes=61))
-    assert desk.get(unanswered).status is Status.EXPIRED
+    assert desk.get(unanswered).status is ApprovalStatus.EXPIRED
     with pytest.raises(ApprovalRefused, match="expired"):
         desk.answer(unanswered, ANN, YES, "late")
 

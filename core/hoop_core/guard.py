@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 
 from hoop_core import judge
 from hoop_core.approvals.binding import Binding, digest
-from hoop_core.approvals.desk import Approval, ApprovalDesk, Status
+from hoop_core.approvals.desk import Approval, ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.audit.recording import Recorder
@@ -43,7 +43,7 @@ from hoop_core.errors import (
     StoreUnavailable,
 )
 from hoop_core.lineage.openlineage import LineageEmitter
-from hoop_core.model import Json, Kind, Outcome, Verdict
+from hoop_core.model import ApprovalStatus, Json, Kind, Outcome, Verdict
 from hoop_core.policy.model import Policy
 from hoop_core.records import (
     asked_json,
@@ -173,7 +173,7 @@ class Guard:
                     "Run it: it will wait for the approvers.",
                 )
             approval = await self.ask(session, request, plan)
-            if approval.status is not Status.APPROVED:
+            if approval.status is not ApprovalStatus.APPROVED:
                 await self.waiting.until_approved(approval.id)
             again = await self._decide(session, request)
             if again.binding.digest == approval.binding:

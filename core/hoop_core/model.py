@@ -139,6 +139,23 @@ class ApprovalTerms:
     valid_for: timedelta
 
 
+class ApprovalStatus(StrEnum):
+    """Where a question stands."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CONSUMED = "consumed"
+
+
+class AnswerVerdict(StrEnum):
+    """What an approver may say."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     outcome: Outcome

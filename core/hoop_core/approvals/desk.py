@@ -13,7 +13,6 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
@@ -21,24 +20,11 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 from hoop_core.approvals.binding import Binding
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.errors import ApprovalRefused, Refused
-from hoop_core.model import ApprovalTerms, Identity, Json
+from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identity, Json
 from hoop_core.store import Store
 from hoop_core.store.tables import answers, approvals
 
 _OPEN = ("pending", "approved")
-
-
-class Status(StrEnum):
-    PENDING = "pending"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    CONSUMED = "consumed"
-
-
-class AnswerVerdict(StrEnum):
-    APPROVE = "approve"
-    REJECT = "reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +34,7 @@ class Approval:
     id: str
     binding: str
     requester_key: str
-    status: Status
+    status: ApprovalStatus
     approvers: tuple[str, ...]
     quorum: int
     body: Json
@@ -106,7 +92,7 @@ class ApprovalDesk:
                     id=identifier,
                     binding=binding.digest,
                     requester_key=binding.identity.key,
-                    status=Status.PENDING,
+                    status=ApprovalStatus.PENDING,
                     approvers=list(terms.approvers),
                     quorum=terms.quorum,
                     body=body,
@@ -186,12 +172,12 @@ class ApprovalDesk:
             )
         status = approval.status
         if verdict is AnswerVerdict.REJECT:
-            status = Status.REJECTED
+            status = ApprovalStatus.REJECTED
         elif len(approval.answers) + 1 >= approval.quorum:
-            status = Status.APPROVED
+            status = ApprovalStatus.APPROVED
         if status is not approval.status:
             changed: dict[str, Any] = {"status": status}
-            if status is Status.APPROVED:
+            if status is ApprovalStatus.APPROVED:
                 seconds = connection.scalar(
                     select(approvals.c.valid_seconds).where(approvals.c.id == identifier)
                 )
@@ -216,9 +202,9 @@ class ApprovalDesk:
             update(approvals)
             .where(approvals.c.id == identifier)
             .where(approvals.c.binding == binding.digest)
-            .where(approvals.c.status == Status.APPROVED)
+            .where(approvals.c.status == ApprovalStatus.APPROVED)
             .where(approvals.c.valid_until > now)
-            .values(status=Status.CONSUMED, consumed_at=now)
+            .values(status=ApprovalStatus.CONSUMED, consumed_at=now)
         )
         if used.rowcount != 1:
             raise ApprovalRefused(
@@ -232,7 +218,7 @@ class ApprovalDesk:
         with self._store.read() as connection:
             return self._load(connection, identifier)
 
-    def list(self, status: Status | None = None, *, limit: int = 500) -> list[Approval]:
+    def list(self, status: ApprovalStatus | None = None, *, limit: int = 500) -> list[Approval]:
         self.expire_due()
         query = select(approvals).order_by(approvals.c.created_at.desc()).limit(limit)
         if status is not None:
@@ -240,20 +226,20 @@ class ApprovalDesk:
         with self._store.read() as connection:
             return [self._with_answers(connection, r) for r in connection.execute(query).all()]
 
-    def statuses(self, identifiers: set[str]) -> dict[str, Status]:
+    def statuses(self, identifiers: set[str]) -> dict[str, ApprovalStatus]:
         """The current status of many questions in one query, for those who wait."""
         self.expire_due()
         query = select(approvals.c.id, approvals.c.status)
         with self._store.read() as connection:
             rows = connection.execute(query.where(approvals.c.id.in_(identifiers)))
-            return {r.id: Status(r.status) for r in rows}
+            return {r.id: ApprovalStatus(r.status) for r in rows}
 
     def expire_due(self) -> None:
         """Close what nobody answered, and void what nobody used, in time."""
         now = utc_now()
         due = or_(
-            (approvals.c.status == Status.PENDING) & (approvals.c.pending_until <= now),
-            (approvals.c.status == Status.APPROVED) & (approvals.c.valid_until <= now),
+            (approvals.c.status == ApprovalStatus.PENDING) & (approvals.c.pending_until <= now),
+            (approvals.c.status == ApprovalStatus.APPROVED) & (approvals.c.valid_until <= now),
         )
         with self._store.read() as connection:
             rows = connection.execute(select(approvals.c.id, approvals.c.status).where(due)).all()
@@ -264,7 +250,7 @@ class ApprovalDesk:
                     update(approvals)
                     .where(approvals.c.id == row.id)
                     .where(approvals.c.status == row.status)
-                    .values(status=Status.EXPIRED)
+                    .values(status=ApprovalStatus.EXPIRED)
                 )
                 if closed.rowcount != 1:
                     raise _AskedMeanwhile
@@ -301,7 +287,7 @@ class ApprovalDesk:
             id=row.id,
             binding=row.binding,
             requester_key=row.requester_key,
-            status=Status(row.status),
+            status=ApprovalStatus(row.status),
             approvers=tuple(row.approvers),
             quorum=row.quorum,
             body=row.body,
@@ -347,7 +333,7 @@ def _check_answer(
     if approval.status not in _OPEN:
         raise ApprovalRefused(f"This request is {approval.status} already.")
     rejecting = verdict is AnswerVerdict.REJECT
-    if approval.status is Status.APPROVED and not rejecting:
+    if approval.status is ApprovalStatus.APPROVED and not rejecting:
         raise ApprovalRefused("This request is approved already.")
     if any(_key(a["approver"]) == approver.key for a in approval.answers) and not rejecting:
         raise ApprovalRefused("You have answered this request already.")

@@ -7,8 +7,9 @@ from collections import defaultdict
 
 import structlog
 
-from hoop_core.approvals.desk import ApprovalDesk, Status
+from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.errors import ApprovalRefused, HoopError
+from hoop_core.model import ApprovalStatus
 
 _log = structlog.get_logger(__name__)
 
@@ -18,11 +19,11 @@ class WaitingRoom:
 
     def __init__(self, desk: ApprovalDesk, *, poll_seconds: float = 0.5) -> None:
         self._desk, self._poll = desk, poll_seconds
-        self._parked: defaultdict[str, set[asyncio.Future[Status]]] = defaultdict(set)
+        self._parked: defaultdict[str, set[asyncio.Future[ApprovalStatus]]] = defaultdict(set)
 
     async def until_approved(self, identifier: str) -> None:
         """Return when the question is approved. Raises ApprovalRefused on any other end."""
-        future: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ApprovalStatus] = asyncio.get_running_loop().create_future()
         self._parked[identifier].add(future)
         try:
             status = await future
@@ -30,19 +31,19 @@ class WaitingRoom:
             self._parked[identifier].discard(future)
             if not self._parked[identifier]:
                 del self._parked[identifier]
-        if status is not Status.APPROVED:
+        if status is not ApprovalStatus.APPROVED:
             await self._explain(identifier, status)
 
-    async def _explain(self, identifier: str, status: Status) -> None:
+    async def _explain(self, identifier: str, status: ApprovalStatus) -> None:
         approval = await asyncio.to_thread(self._desk.get, identifier)
-        if status is Status.REJECTED:
+        if status is ApprovalStatus.REJECTED:
             said = next(a for a in approval.answers if a["verdict"] == "reject")
             raise ApprovalRefused(
                 f"The request {identifier} was rejected by {said['approver']['name']}: "
                 f"{said['reason']}.",
                 "Change the statement or talk to the approver; then run it again.",
             )
-        if status is Status.EXPIRED:
+        if status is ApprovalStatus.EXPIRED:
             raise ApprovalRefused(
                 f"Nobody of {', '.join(approval.approvers)} approved the request {identifier} "
                 "in time.",
@@ -64,7 +65,7 @@ class WaitingRoom:
                 _log.error("waiting statements cannot be looked up", error=e.text)
                 continue
             for identifier, status in statuses.items():
-                if status is Status.PENDING:
+                if status is ApprovalStatus.PENDING:
                     continue
                 for future in list(self._parked.get(identifier, ())):
                     if not future.done():

@@ -5,28 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from hoop_core.errors import GatewayUnavailable
-from hoop_core.model import Reason, RunContext
-
-
-class ApprovalStatus(StrEnum):
-    """Where a request stands."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    CONSUMED = "consumed"
-
-
-class AnswerVerdict(StrEnum):
-    """What an approver may say."""
-
-    APPROVE = "approve"
-    REJECT = "reject"
+from hoop_core.model import AnswerVerdict, ApprovalStatus, Reason, RunContext
 
 
 @dataclass(frozen=True, slots=True)

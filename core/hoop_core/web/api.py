@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hoop_core.approvals.desk import AnswerVerdict, Approval, NoSuchApproval, Status
+from hoop_core.approvals.desk import Approval, NoSuchApproval
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import GatewaySettings
 from hoop_core.errors import (
@@ -31,7 +31,7 @@ from hoop_core.errors import (
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.identity.oidc import TokenVerifier
-from hoop_core.model import Identity, Json, Lease, NameContext
+from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Lease, NameContext
 from hoop_core.records import error_json, identity_json
 from hoop_core.session import GuardedSession, QueryRequest, fold, run_context
 from hoop_core.snowflake.session import SnowflakeSession
@@ -121,9 +121,13 @@ class Api:
 
     async def list_approvals(self, request: Request, caller: Identity) -> Response:
         asked = request.query_params.get("status")
-        if asked is not None and asked not in set(Status):
-            raise BadRequest(f"There is no status {asked!r}.", f"One of: {', '.join(Status)}.")
-        found = await asyncio.to_thread(self._guard.desk.list, Status(asked) if asked else None)
+        if asked is not None and asked not in set(ApprovalStatus):
+            raise BadRequest(
+                f"There is no status {asked!r}.", f"One of: {', '.join(ApprovalStatus)}."
+            )
+        found = await asyncio.to_thread(
+            self._guard.desk.list, ApprovalStatus(asked) if asked else None
+        )
         run = {k: request.query_params[k] for k in _RUN_FILTERS if k in request.query_params}
         return JSONResponse(
             {

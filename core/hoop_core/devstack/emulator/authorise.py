@@ -305,9 +305,9 @@ def is_cte_reference(table: exp.Table) -> bool:
         if isinstance(with_, exp.With) and with_ is not path[-1]:
             inside = path[-1] if isinstance(node, exp.With) else None
             for cte in with_.expressions:
-                if cte is inside:
+                if inside is not None and cte is inside:
                     # What comes later is out of scope; itself only as the recursive term.
-                    if _cte_name(cte) == name and _is_recursive_term(with_, cte, path):
+                    if _cte_name(cte) == name and _is_recursive_term(with_, inside, path):
                         return True
                     break
                 if _cte_name(cte) == name:
