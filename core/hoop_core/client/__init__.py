@@ -32,12 +32,11 @@ from hoop_core.client.tokens import (
 )
 from hoop_core.client.values import (
     Answer,
-    AnswerVerdict,
     Approval,
-    ApprovalStatus,
     MaskedName,
     Person,
 )
+from hoop_core.model import AnswerVerdict, ApprovalStatus
 
 __all__ = [
     "Answer",
