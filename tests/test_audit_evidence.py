@@ -175,6 +175,43 @@ def test_a_store_verifies_until_an_entry_is_changed(bundle: Bundle, settings: Se
     assert report.faults[0].place == "entry 1"
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("UPDATE log_entries SET kind = 'other' WHERE seq = 2", "entry 2"),
+        ("UPDATE log_entries SET session_id = 'other' WHERE seq = 2", "entry 2"),
+        ("UPDATE log_entries SET entry = 'no JSON' WHERE seq = 2", "entry 2"),
+        ("DELETE FROM log_entries WHERE seq = 2", "entry 2"),
+        ("DELETE FROM log_entries WHERE seq > 4", "checkpoint 1"),
+        ("DELETE FROM log_checkpoints", "the checkpoints"),
+    ],
+)
+def test_a_change_in_the_store_is_found_and_named(
+    bundle: Bundle, settings: Settings, change: str, place: str
+) -> None:
+    store = Store(settings.store.url)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(change)
+    store.close()
+    report = verify_store(settings.store.url, verifier_key=bundle.verifier_key)
+    assert report.faults[0].place == place
+
+
+def test_nothing_can_be_put_before_or_beside_the_files_of_a_bundle(bundle: Bundle) -> None:
+    changed = bundle.path.with_name("framed.zip")
+    changed.write_bytes(b"#!/bin/sh\n" + bundle.path.read_bytes())
+    assert not verify_bundle(changed, verifier_key=bundle.verifier_key).ok
+    changed.write_bytes(bundle.path.read_bytes())
+    with zipfile.ZipFile(changed, "a") as archive:
+        archive.comment = b"signed by the CISO"
+    assert not verify_bundle(changed, verifier_key=bundle.verifier_key).ok
+
+
+def test_a_report_says_whose_key_it_believed(bundle: Bundle) -> None:
+    assert not verify_bundle(bundle.path).key_given
+    assert verify_bundle(bundle.path, verifier_key=bundle.verifier_key).key_given
+
+
 def test_a_recording_is_never_overwritten(settings: Settings) -> None:
     recorder = Recorder(settings.store.recordings)
     recorder.put("s", "a", b"1")

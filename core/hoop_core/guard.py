@@ -18,8 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -36,12 +40,13 @@ from hoop_core.errors import (
     HoopError,
     NotServed,
     PolicyDenied,
-    SessionGone,
     SnowflakeError,
     SnowflakeUnavailable,
     StatementRefused,
     StoreUnavailable,
+    Unavailable,
 )
+from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.model import ApprovalStatus, Json, Kind, Outcome, Verdict
 from hoop_core.policy.model import Policy
@@ -56,10 +61,11 @@ from hoop_core.records import (
     statement_json,
 )
 from hoop_core.results import ChunkSet, TakenOver, take_over
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session import GuardedSession, QueryRequest, meaning_of
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import LiveCatalog
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _INVALID_IDENTIFIER = 904  # a column went away: look at the table again next time
 _UPSTREAM_ENDED = {390104, 390111, 390114}
@@ -102,22 +108,25 @@ class Guard:
     recorder: Recorder
     lineage: LineageEmitter
     public_url: str
+    analysts: Executor
 
     async def run(self, session: GuardedSession, request: QueryRequest) -> Delivered:
-        """Take one statement through all gates. Raises HoopError; a refusal is in the log."""
+        """Take one statement through all gates. Raises HoopError; a refusal is in the log.
+
+        A client that takes its statement back sets `request.abandoned`. The task itself is never cancelled:
+        every statement comes to an end that is written down.
+        """
         try:
             plan = await self._decide(session, request)
             plan, grant = await self._approval(session, request, plan)
             lease, upstream = await session.upstream()
-            if session.closed:
-                raise SessionGone("The session was closed while the statement waited.")
+            if request.abandoned.is_set() or session.closed:
+                raise Cancelled("The client took the statement back before it ran.")
             intent = await self._intent(session, request, plan, grant, lease.snowflake_user)
-        except HoopError as e:
-            await self._refused(session, request, e)
-            raise
-        except asyncio.CancelledError:
-            await self._refused(session, request, Cancelled("The client took the statement back."))
-            raise
+        except Exception as e:
+            error = _as_hoop_error(e)
+            await self._refused(session, request, error)
+            raise error from None
         return await self._through(session, request, plan, upstream, intent)
 
     # ------------------------------------------------------------------ 2, 3, 6
@@ -125,21 +134,23 @@ class Guard:
     async def _decide(self, session: GuardedSession, request: QueryRequest) -> Plan:
         """Understand, decide, rewrite and verify. Raises StatementRefused or PolicyDenied."""
         _check_served(request)
-        analysis = await asyncio.to_thread(judge.analyse, request.sql, session.names)
+        analysis = await self._analysed(judge.analyse, request.sql, session.names)
         catalog = await self.catalog.snapshot(analysis.tables)
         policy = self.policy
-        verdict = await asyncio.to_thread(
-            judge.judge,
-            analysis,
-            identity=session.identity,
-            policy=policy,
-            catalog=catalog,
-            run=session.run,
-            now=utc_now(),
+        verdict = await self._analysed(
+            partial(
+                judge.judge,
+                analysis,
+                identity=session.identity,
+                policy=policy,
+                catalog=catalog,
+                run=session.run,
+                now=utc_now(),
+            )
         )
         if verdict.decision.outcome is Outcome.DENY or verdict.rewritten is None:
             raise PolicyDenied(
-                "; ".join(r.message for r in verdict.decision.reasons) or "Denied.",
+                ("; ".join(r.message for r in verdict.decision.reasons) or "Denied") + ".",
                 "Ask the owners of the policy if you need this.",
                 reason=verdict.decision.reasons[0].code if verdict.decision.reasons else "POLICY",
             )
@@ -152,8 +163,14 @@ class Guard:
             policy_digest=policy.digest,
             catalog_digest=catalog.digest(analysis.tables),
             run=session.run,
+            settings=meaning_of(session.parameters, request.parameters),
         )
         return Plan(verdict, binding)
+
+    async def _analysed(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Analysis has threads of its own, so that a heavy text never holds up the log."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.analysts, work, *arguments)
 
     # ------------------------------------------------------------------ 4
 
@@ -174,7 +191,7 @@ class Guard:
                 )
             approval = await self.ask(session, request, plan)
             if approval.status is not ApprovalStatus.APPROVED:
-                await self.waiting.until_approved(approval.id)
+                await _unless(request.abandoned, self.waiting.until_approved(approval.id))
             again = await self._decide(session, request)
             if again.binding.digest == approval.binding:
                 return again, approval
@@ -263,20 +280,23 @@ class Guard:
                 session_id=session.id,
                 statement_id=request.statement_id,
                 public_url=self.public_url,
+                keep=not plan.verdict.decision.exposed,
             )
             recorded = await asyncio.to_thread(self._record, session, request, taken)
-        except HoopError as e:
-            await self._ended(session, request, plan, intent, {"status": "failed", **error_json(e)})
-            if plan.verdict.statement and e.errno == _INVALID_IDENTIFIER:
+        except Exception as e:
+            error = _as_hoop_error(e)
+            status = "unknown" if isinstance(error, Unavailable) else "failed"
+            await self._ended(
+                session, request, plan, intent, {"status": status, **error_json(error)}
+            )
+            if plan.verdict.statement and error.errno == _INVALID_IDENTIFIER:
                 self.catalog.forget(plan.verdict.statement.reads)
-            if isinstance(e, SnowflakeError) and e.errno in _UPSTREAM_ENDED:
+            if isinstance(error, SnowflakeError) and error.errno in _UPSTREAM_ENDED:
                 raise SnowflakeUnavailable(
                     "Snowflake ended the session of the minted user.", "Connect again."
                 ) from None
-            raise
-        session.names = upstream.names
-        if plan.verdict.statement and plan.verdict.statement.kind in _CHANGES_SCHEMA:
-            self.catalog.forget(plan.verdict.statement.writes)
+            raise error from None
+        self._took_effect(session, plan, upstream)
         await self._ended(
             session,
             request,
@@ -288,9 +308,21 @@ class Guard:
                 "rows": taken.rows,
                 "remote_parts": len(taken.chunks.urls) if taken.chunks else 0,
                 "recording": recorded,
+                "not_kept": []
+                if taken.keep
+                else [str(m.table) for m in plan.verdict.decision.exposed],
             },
         )
         return Delivered(taken.answer, taken.chunks)
+
+    def _took_effect(self, session: GuardedSession, plan: Plan, upstream: SnowflakeSession) -> None:
+        """What later statements of the session and the catalog must know of this one."""
+        session.names = upstream.names
+        statement = plan.verdict.statement
+        if statement and statement.kind in _CHANGES_SCHEMA:
+            self.catalog.forget(statement.writes)
+        if statement and statement.kind is Kind.SESSION:
+            session.altered(plan.text)
 
     async def _execute(
         self,
@@ -311,17 +343,22 @@ class Guard:
         if request.bindings:
             body["bindings"] = request.bindings
         request_id = uuid.uuid4()
-        running = asyncio.create_task(upstream.query(body, request_id))
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
+            running = asyncio.create_task(upstream.query(body, request_id))
+            if await _first(running, request.abandoned):
+                return running.result()
             # The statement must not go on behind the client's back, and its end must be known.
             with suppress(SnowflakeUnavailable):
                 await upstream.abort(request_id)
             answer = await running
-            if answer.get("success"):
-                return answer
-            raise Cancelled("The client cancelled the statement.") from None
+        except SnowflakeUnavailable as e:
+            raise SnowflakeUnavailable(
+                f"{e.message} Whether the statement took effect is not known.",
+                "Look at the data before you run it again.",
+            ) from None
+        if answer.get("success"):
+            return answer
+        raise Cancelled("The client cancelled the statement.")
 
     def _record(
         self, session: GuardedSession, request: QueryRequest, taken: TakenOver
@@ -337,7 +374,7 @@ class Guard:
                 {"request": asked_json(session, request), "answer": shown},
             )
         ]
-        if taken.inline:
+        if taken.inline and taken.keep:
             name = f"{number:05d}-part-00000.arrow"
             files.append(self.recorder.put(session.id, name, taken.inline))
         return [f.as_json() for f in files]
@@ -377,6 +414,33 @@ class Guard:
         except StoreUnavailable as unwritten:
             # It stays refused; stderr is the last place left to say so.
             _log.error("refused, and the log cannot be written", why=error.text, log=unwritten.text)
+
+
+def _as_hoop_error(error: Exception) -> HoopError:
+    """A fault of Hoop's own is told to nobody but our log; the caller hears that it is refused."""
+    if isinstance(error, HoopError):
+        return error
+    _log.error("a statement failed inside Hoop", exc_info=error)
+    return unexpected()
+
+
+async def _first(task: asyncio.Task[T], abandoned: asyncio.Event) -> bool:
+    """Wait for whichever comes first; true when it was the task."""
+    giving_up = asyncio.create_task(abandoned.wait())
+    try:
+        await asyncio.wait({task, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        giving_up.cancel()
+    return task.done()
+
+
+async def _unless(abandoned: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`. Raises Cancelled when the client gives up first."""
+    task = asyncio.create_task(work)
+    if await _first(task, abandoned):
+        return await task
+    task.cancel()
+    raise Cancelled("The client took the statement back while it waited for an approval.")
 
 
 def _check_served(request: QueryRequest) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import zlib
 from typing import Any
 
@@ -16,8 +18,18 @@ class BadRequest(Refused):
     errno, sqlstate, reason = 99400, "08P01", "BAD_REQUEST"
 
 
+SMALL_BODY = 64 * 1024
+"""Enough for a sign-in with its token; what comes before a session is known gets no more."""
+_MOST_CONTAINERS = 20_000
+_MOST_MEMBERS = 500_000
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
 async def read_json(request: Request, limit: int) -> Json:
-    """The request's JSON object, unpacked if gzipped. Raises BadRequest past `limit` bytes."""
+    """The request's JSON object, unpacked if gzipped. Raises BadRequest past `limit` bytes.
+
+    Parsing holds the interpreter: a small body must not unpack to millions of nested arrays.
+    """
     raw = bytearray()
     async for piece in request.stream():
         raw += piece
@@ -26,10 +38,17 @@ async def read_json(request: Request, limit: int) -> Json:
     body = bytes(raw)
     if request.headers.get("content-encoding", "").lower() == "gzip":
         body = _gunzip(body, limit)
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > _MOST_CONTAINERS or body.count(b",") > _MOST_MEMBERS:
+        raise BadRequest("The request has too many parts.", "Send fewer values at a time.")
     try:
-        parsed = json.loads(body or b"{}", parse_constant=_refuse_constant)
+        parsed = json.loads(
+            body or b"{}", parse_constant=_refuse_constant, parse_float=_finite_float
+        )
+        if _SURROGATE.search(body):
+            writable(parsed)
     except (ValueError, RecursionError):
-        raise BadRequest("The request is not JSON.") from None
+        raise BadRequest("The request is not JSON in valid Unicode.") from None
     if not isinstance(parsed, dict):
         raise BadRequest("The request is not a JSON object.")
     return parsed
@@ -38,6 +57,18 @@ async def read_json(request: Request, limit: int) -> Json:
 def _refuse_constant(name: str) -> None:
     """NaN and Infinity are not JSON (RFC 8259 section 6) and have no canonical form."""
     raise ValueError(name)
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def writable(value: Any) -> None:
+    """Raises ValueError when a text in `value` holds half a surrogate pair: nobody can store it."""
+    json.dumps(value, ensure_ascii=False).encode()
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

@@ -164,6 +164,8 @@ class Decision:
     masked: tuple[MaskedColumn, ...]
     policy_digest: str
     approval: ApprovalTerms | None = None
+    exposed: tuple[MaskedColumn, ...] = ()
+    """Columns that the policy masks for others and shows to this caller: an exception, on record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ One place, so that the same thing has the same JSON everywhere.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from hoop_core.approvals.binding import digest
 from hoop_core.errors import HoopError, SnowflakeError
 from hoop_core.model import Decision, Identity, Json, RunContext, Verdict
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session import GuardedSession, QueryRequest, meaning_of
 
 
 def sha256(text: str) -> str:
@@ -57,16 +56,19 @@ def asked_json(session: GuardedSession, request: QueryRequest) -> Json:
         "schema": session.names.schema,
         "sql": request.sql,
         "sql_sha256": sha256(request.sql),
+        "settings": meaning_of(session.parameters, request.parameters),
+        "autocommit": str(session.parameters.get("AUTOCOMMIT", True)).lower(),
         "parameters_sha256": digest(request.bindings) if request.bindings else None,
         "describe_only": request.describe_only,
     }
 
 
-def bound_values(bindings: Json | None) -> list[Any] | None:
-    """Bound values in order, for a person to read; the grant is bound to their full form."""
+def bound_values(bindings: Json | None) -> list[Json] | None:
+    """What is bound where, in the order of the placeholders, as an approver reads it."""
     if not bindings:
         return None
-    return [b.get("value") if isinstance(b, dict) else None for b in bindings.values()]
+    names = sorted(bindings, key=lambda n: (0, int(n), "") if n.isdecimal() else (1, 0, n))
+    return [{"position": n, **bindings[n]} for n in names]
 
 
 def decision_json(decision: Decision) -> Json:
@@ -76,6 +78,9 @@ def decision_json(decision: Decision) -> Json:
         "rules": list(decision.rules),
         "masked": [
             {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.masked
+        ],
+        "exposed": [
+            {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.exposed
         ],
         "policy_digest": decision.policy_digest,
     }

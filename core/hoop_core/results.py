@@ -11,6 +11,7 @@ import base64
 import binascii
 import hmac
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,9 @@ class ChunkSet:
     urls: tuple[str, ...] = field(repr=False)
     headers: dict[str, str] = field(repr=False)
     secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
+    keep: bool = True
     recorded: set[int] = field(default_factory=set)
+    deliveries: Counter[int] = field(default_factory=Counter)
 
     def admits(self, presented: str) -> bool:
         return hmac.compare_digest(presented.encode(), self.secret.encode())
@@ -56,10 +59,18 @@ class TakenOver:
     inline: bytes
     rows: int
     chunks: ChunkSet | None
+    keep: bool
+    """Whether the recording may hold the rows; else it holds what is known about them."""
 
 
-def take_over(answer: Json, *, session_id: str, statement_id: str, public_url: str) -> TakenOver:
-    """Make Snowflake's successful answer presentable. Raises NotServed or SnowflakeUnavailable."""
+def take_over(
+    answer: Json, *, session_id: str, statement_id: str, public_url: str, keep: bool = True
+) -> TakenOver:
+    """Make Snowflake's successful answer presentable. Raises NotServed or SnowflakeUnavailable.
+
+    `keep` is false for rows that hold protected values (an exception lets this caller see them): the
+    recording then has no copy of them.
+    """
     data = answer.get("data") or {}
     if "stageInfo" in data or "src_locations" in data or "presignedUrl" in data:
         raise NotServed(
@@ -76,6 +87,7 @@ def take_over(answer: Json, *, session_id: str, statement_id: str, public_url: s
             result_format=result_format,
             urls=tuple(str(c["url"]) for c in data["chunks"]),
             headers=_upstream_headers(data),
+            keep=keep,
         )
         base = f"{public_url}{CHUNK_PATH}/{statement_id}"
         passed["chunks"] = [
@@ -84,7 +96,8 @@ def take_over(answer: Json, *, session_id: str, statement_id: str, public_url: s
         ]
         passed["chunkHeaders"] = {CHUNK_HEADER: chunks.secret}
     shown = {"data": passed, "success": True, "code": None, "message": None}
-    return TakenOver(shown, _inline(passed, result_format), int(data.get("total") or 0), chunks)
+    rows = int(data.get("total") or 0)
+    return TakenOver(shown, _inline(passed, result_format), rows, chunks, keep)
 
 
 def _upstream_headers(data: Json) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hoop_core.http import BadRequest
+from hoop_core.errors import SessionGone
+from hoop_core.http import BadRequest, writable
 from hoop_core.model import Identity, Json, Lease, NameContext, RoleBinding, RunContext
 from hoop_core.snowflake.session import SnowflakeSession
 
@@ -41,7 +43,10 @@ class GuardedSession:
         Minting waits for the first statement that may run: a client that is only ever refused, or
         that waits for a human, costs no user. A statement that is cancelled meanwhile does not cut
         the minting short, or nobody would know the user that comes of it.
+        Raises SessionGone once the session is closed: nobody would end a user minted then.
         """
+        if self.closed:
+            raise SessionGone("The session was closed while the statement waited.")
         if self._opening is None or _failed(self._opening):
             self._opening = asyncio.create_task(self.open_upstream(self))
         return await asyncio.shield(self._opening)
@@ -54,6 +59,16 @@ class GuardedSession:
             return None
         await asyncio.wait({opening})
         return None if _failed(opening) else opening.result()
+
+    def altered(self, executed: str) -> None:
+        """Take note of an ALTER SESSION that has run: later statements mean what it made of them."""
+        words = executed.strip().rstrip(";").strip()
+        if re.match(r"ALTER\s+SESSION\s+UNSET\s", words, re.IGNORECASE):
+            for name in re.findall(r"\w+", words)[3:]:
+                self.parameters.pop(name.upper(), None)
+        elif re.match(r"ALTER\s+SESSION\s+SET\s", words, re.IGNORECASE):
+            for name, value in re.findall(r"(\w+)\s*=\s*('(?:[^']|'')*'|[\w.+-]+)", words):
+                self.parameters[name.upper()] = value.strip("'")
 
     def next_recording(self) -> int:
         """A number for the next file of the recording: folders sort in the order of events."""
@@ -70,13 +85,14 @@ class QueryRequest:
     """One statement as a client sent it. `bindings` is the driver's own form, passed on as it came."""
 
     statement_id: str
-    request_id: str
     sql: str
     bindings: dict[str, Any] | None
     parameters: Json
     describe_only: bool = False
     asynchronous: bool = False
     staged_binds: bool = False
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event, compare=False, repr=False)
+    """Set when the client takes the statement back."""
 
 
 def fold(identifier: str | None) -> str | None:
@@ -98,9 +114,49 @@ def run_context(text: Any) -> RunContext:
         fields = json.loads(text)
         if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
             raise ValueError
+        writable(fields)
     except (ValueError, RecursionError):
         raise BadRequest(
             "HOOP_CONTEXT is not a JSON object of texts.",
             f"Send at most {_CONTEXT_LIMIT} characters, or leave it out.",
         ) from None
     return RunContext(fields.pop("orchestrator", ""), fields)
+
+
+# What changes the meaning of a text, and so what an approver signs; not how a result looks.
+_MEANING = frozenset({
+    "BINARY_INPUT_FORMAT", "DATE_INPUT_FORMAT", "TIMESTAMP_INPUT_FORMAT",
+    "TIMESTAMP_TYPE_MAPPING", "TIMEZONE", "TIME_INPUT_FORMAT", "WEEK_OF_YEAR_POLICY", "WEEK_START",
+})  # fmt: skip
+
+
+def meaning_of(*parameters: Json) -> Json:
+    """The parameters in force that change what a statement does, later ones over earlier ones."""
+    merged: Json = {}
+    for given in parameters:
+        merged |= {k: str(v) for k, v in given.items() if k in _MEANING}
+    return merged
+
+
+# What a session may set: how values look and how long they may take, never what may be reached.
+SESSION_PARAMETERS = frozenset({
+    "AUTOCOMMIT", "BINARY_INPUT_FORMAT", "BINARY_OUTPUT_FORMAT", "CLIENT_TIMESTAMP_TYPE_MAPPING",
+    "DATE_INPUT_FORMAT", "DATE_OUTPUT_FORMAT", "GO_QUERY_RESULT_FORMAT",
+    "JDBC_QUERY_RESULT_FORMAT", "NODE_QUERY_RESULT_FORMAT", "ODBC_QUERY_RESULT_FORMAT",
+    "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT", "QUERY_TAG", "ROWS_PER_RESULTSET",
+    "STATEMENT_QUEUED_TIMEOUT_IN_SECONDS", "STATEMENT_TIMEOUT_IN_SECONDS", "TIMESTAMP_INPUT_FORMAT",
+    "TIMESTAMP_LTZ_OUTPUT_FORMAT", "TIMESTAMP_NTZ_OUTPUT_FORMAT", "TIMESTAMP_OUTPUT_FORMAT",
+    "TIMESTAMP_TYPE_MAPPING", "TIMESTAMP_TZ_OUTPUT_FORMAT", "TIMEZONE", "TIME_INPUT_FORMAT",
+    "TIME_OUTPUT_FORMAT", "USE_CACHED_RESULT", "WEEK_OF_YEAR_POLICY", "WEEK_START",
+})  # fmt: skip
+
+
+def allowed_parameters(given: Any) -> Json:
+    """The known session parameters among `given`; the rest is dropped, as unknown to Snowflake."""
+    if not isinstance(given, dict):
+        return {}
+    return {
+        k.upper(): v
+        for k, v in given.items()
+        if k.upper() in SESSION_PARAMETERS and isinstance(v, (str, int, float, bool))
+    }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import rfc8785
@@ -20,7 +21,8 @@ _RUN_FIELDS = {
 
 def run_key(run: RunContext) -> dict[str, str]:
     """The part of the run context that a grant is bound to."""
-    chosen = _RUN_FIELDS.get(run.orchestrator, ())
+    unbound = {"try_number", "purpose"}
+    chosen = _RUN_FIELDS.get(run.orchestrator) or sorted(set(run.fields) - unbound)
     return {"orchestrator": run.orchestrator} | {k: run.fields.get(k, "") for k in chosen}
 
 
@@ -41,6 +43,8 @@ class Binding:
     policy_digest: str
     catalog_digest: str
     run: RunContext
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Session and statement parameters that change what the text means (formats, time zone)."""
 
     @property
     def digest(self) -> str:
@@ -54,5 +58,6 @@ class Binding:
                 "policy": self.policy_digest,
                 "catalog": self.catalog_digest,
                 "run": run_key(self.run),
+                "settings": dict(self.settings),
             }
         )

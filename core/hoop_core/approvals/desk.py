@@ -218,7 +218,7 @@ class ApprovalDesk:
         with self._store.read() as connection:
             return self._load(connection, identifier)
 
-    def list(self, status: ApprovalStatus | None = None, *, limit: int = 500) -> list[Approval]:
+    def list(self, status: ApprovalStatus | None = None, *, limit: int = 5000) -> list[Approval]:
         self.expire_due()
         query = select(approvals).order_by(approvals.c.created_at.desc()).limit(limit)
         if status is not None:

@@ -16,7 +16,7 @@ import rfc8785
 from hoop_core.audit import merkle
 from hoop_core.audit.checkpoint import open_checkpoint, open_note
 from hoop_core.audit.evidence import FORMAT, MANIFEST_HEADER, recorded_files
-from hoop_core.audit.log import stored_checkpoints, stored_entries
+from hoop_core.audit.log import Entry, stored_checkpoints, stored_entries
 from hoop_core.errors import EvidenceError
 from hoop_core.model import Json
 from hoop_core.store import Store
@@ -41,6 +41,8 @@ class Report:
     root: str
     verifier_key: str
     faults: tuple[Fault, ...]
+    key_given: bool = False
+    """Whether the key came from whoever verifies; the bundle's own key proves no authorship."""
 
     @property
     def ok(self) -> bool:
@@ -53,6 +55,7 @@ class Report:
             "recordings": self.recordings,
             "root": self.root,
             "verifier_key": self.verifier_key,
+            "key_given": self.key_given,
             "faults": [{"place": f.place, "what": f.what} for f in self.faults],
         }
 
@@ -78,6 +81,7 @@ class _Verification:
         self._contents: dict[str, bytes] = {}
 
     def run(self) -> Report:
+        self._shape()
         self._read_all()
         manifest = self._manifest()
         key = self._pinned or str(manifest.get("verifier_key", ""))
@@ -90,10 +94,24 @@ class _Verification:
         recordings = self._recordings(entries)
         self._signed_manifest(key)
         self._listed_files(manifest)
-        return Report(len(entries), recordings, root.hex(), key, tuple(self._faults))
+        return Report(
+            len(entries),
+            recordings,
+            root.hex(),
+            key,
+            tuple(self._faults),
+            key_given=self._pinned is not None,
+        )
 
     def _fault(self, place: str, what: str) -> None:
         self._faults.append(Fault(place, what))
+
+    def _shape(self) -> None:
+        """Anything in the file beside the archive's own entries could be made to look like evidence."""
+        if self._archive.comment:
+            self._fault("the archive", "carries a comment, which nothing vouches for")
+        if min((i.header_offset for i in self._archive.infolist()), default=0) != 0:
+            self._fault("the archive", "has bytes before its first file, which nothing vouches for")
 
     def _read_all(self) -> None:
         for name, count in Counter(self._archive.namelist()).items():
@@ -226,15 +244,38 @@ def verify_store(url: str, *, verifier_key: str | None = None) -> Report:
             if entry.seq != seq:
                 faults.append(Fault(f"entry {seq}", f"is missing: {entry.seq} follows"))
                 break
-            if leaf != entry.leaf or json.loads(entry.text).get("seq") != seq:
-                faults.append(Fault(f"entry {seq}", "was changed: its leaf hash differs"))
+            faults += _stored_entry(entry, leaf)
             frontier.append(leaf)
             roots.append(frontier.root())
-        for number, note in enumerate(stored_checkpoints(store)):
+        notes = stored_checkpoints(store)
+        for number, note in enumerate(notes):
             faults += _stored_checkpoint(f"checkpoint {number}", note, verifier_key, roots)
+        if verifier_key is not None and not notes and len(roots) > 1:
+            faults.append(Fault("the checkpoints", "are all gone: nothing vouches for the entries"))
     finally:
         store.close()
-    return Report(len(roots) - 1, 0, roots[-1].hex(), verifier_key or "", tuple(faults))
+    return Report(
+        len(roots) - 1,
+        0,
+        roots[-1].hex(),
+        verifier_key or "",
+        tuple(faults),
+        key_given=verifier_key is not None,
+    )
+
+
+def _stored_entry(entry: Entry, leaf: bytes) -> list[Fault]:
+    place = f"entry {entry.seq}"
+    try:
+        parsed = json.loads(entry.text)
+        told = (parsed["seq"], parsed["kind"], parsed["session"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [Fault(place, "is not an entry")]
+    if leaf != entry.leaf:
+        return [Fault(place, "was changed: its leaf hash differs")]
+    if told != (entry.seq, entry.kind, entry.session_id):
+        return [Fault(place, "is filed under another number, kind or session than it says")]
+    return []
 
 
 def _stored_checkpoint(

@@ -42,11 +42,14 @@ def verify(
 
 def _shown(report: Report) -> Group:
     lines = [plain(f"{f.place}: {f.what}") for f in report.faults]
-    verdict = (
-        Text("verified: nothing was changed", style="bold green")
-        if report.ok
-        else Text(f"NOT VERIFIED: {len(lines)} faults, the first one first", style="bold red")
-    )
+    if not report.ok:
+        verdict = Text(f"NOT VERIFIED: {len(lines)} faults, the first one first", style="bold red")
+    elif report.key_given:
+        verdict = Text("verified: nothing was changed", style="bold green")
+    else:
+        verdict = Text("verified: nothing was changed since it was signed", style="bold green")
+        warning = "by the key below, which came with it: compare it with the one you trust, or give that one by --key"
+        verdict.append(f"\n{warning}", style="yellow")
     facts = plain(
         f"{report.entries} entries, {report.recordings} recordings\n"
         f"root {report.root}\nkey  {report.verifier_key or 'none given'}"

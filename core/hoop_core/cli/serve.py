@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,7 @@ def serve(
     from hoop_core.server.app import build_app  # noqa: PLC0415
 
     configure_logging()
+    os.umask(0o077)  # store, recordings and keys are nobody else's to read
     with failing(as_json=False):
         settings = load_settings(config)
         app = build_app(settings)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import SnowflakeSettings
 from hoop_core.credentials.observer import OBSERVER_SESSION, Observer
-from hoop_core.errors import HoopError, SnowflakeError, StoreUnavailable, Unavailable
+from hoop_core.errors import SnowflakeError, StoreUnavailable, Unavailable
 from hoop_core.model import Json, Lease, LeaseState, RoleBinding
 from hoop_core.snowflake.session import open_session
 from hoop_core.store import Store
@@ -83,10 +83,13 @@ class LeaseKeeper:
         await self.observer.close()
 
     async def _acquire(self, role: RoleBinding, session_id: str) -> Lease:
+        beginning = {"vault_role": role.vault_role, "snowflake_role": role.snowflake_role}
+        append: Callable[..., int] = self._log.append
+        await asyncio.to_thread(append, "credential.minting", beginning, session_id=session_id)
         lease = await asyncio.to_thread(self._minter.mint, role, session_id)
         try:
             await asyncio.to_thread(self._record_minted, lease)
-        except HoopError:
+        except Exception:
             # Not on record, so nobody else would ever look for it: take it back here and now.
             await asyncio.shield(asyncio.to_thread(self._minter.revoke, lease.lease_id))
             raise

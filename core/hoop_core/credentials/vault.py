@@ -7,6 +7,7 @@ https://developer.hashicorp.com/vault/docs/secrets/databases/snowflake
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -62,13 +63,11 @@ class VaultMinter:
         """Make a Snowflake user for `role`. Raises VaultUnavailable; then no user was handed out."""
         asked = datetime.now(UTC)
         answer = self._guarded(
-            lambda: self._login().secrets.database.generate_credentials(
-                name=role.vault_role, mount_point=self.settings.database_mount
-            ),
-            f"mint a Snowflake user for the role {role.vault_role!r}",
+            lambda: self._generate(role), f"mint a Snowflake user for the role {role.vault_role!r}"
         )
         key = str(answer["data"].get("rsa_private_key") or "").encode()
         if not key:
+            self.revoke(answer["lease_id"])
             raise VaultUnavailable(
                 f"Vault's role {role.vault_role!r} gives no key pair.",
                 "Set credential_type=rsa_private_key: Snowflake refuses passwords of services.",
@@ -84,6 +83,22 @@ class VaultMinter:
             public_key_fingerprint=public_key_fingerprint(key),
             private_key=key,
         )
+
+    def _generate(self, role: RoleBinding) -> dict[str, Any]:
+        """Whatever goes wrong after the sign-in, the token is given back.
+
+        A user that Vault made while we no longer listened hangs on that token and ends with it.
+        """
+        client = self._login()
+        try:
+            answer: dict[str, Any] = client.secrets.database.generate_credentials(
+                name=role.vault_role, mount_point=self.settings.database_mount
+            )
+        except BaseException:
+            with suppress(VaultError, requests.RequestException):
+                client.auth.token.revoke_self()
+            raise
+        return answer
 
     def revoke(self, lease_id: str) -> None:
         """Drop the user and wait until Vault says it was dropped. Raises VaultUnavailable.

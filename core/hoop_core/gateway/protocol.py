@@ -17,7 +17,7 @@ from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.queries import StatementBoard
 from hoop_core.gateway.sessions import Handles, Live, SessionBook
 from hoop_core.gateway.wire import failure, handle_of, success
-from hoop_core.http import BadRequest, read_json, text_of, unexpected
+from hoop_core.http import SMALL_BODY, BadRequest, read_json, text_of, unexpected
 from hoop_core.model import Json
 from hoop_core.results import CHUNK_HEADER, CHUNK_PATH
 
@@ -50,7 +50,7 @@ class Protocol:
         }
         get = {
             "/queries/{statement_id}/result": self.result,
-            CHUNK_PATH + "/{statement_id}/{number:int}": self.part,
+            CHUNK_PATH + "/{statement_id}/{number}": self.part,
         }
         return [
             *(
@@ -61,14 +61,14 @@ class Protocol:
         ]
 
     async def login(self, request: Request) -> Response:
-        body = await self._body(request)
+        body = await read_json(request, SMALL_BODY)
         data = body.get("data")
         if not isinstance(data, dict):
             raise BadRequest("The sign-in holds no data.")
         options = {k: request.query_params[k] for k in _LOGIN_OPTIONS if k in request.query_params}
         client = {
-            "application": text_of(data, "CLIENT_APP_ID"),
-            "version": text_of(data, "CLIENT_APP_VERSION"),
+            "application": text_of(data, "CLIENT_APP_ID", limit=200),
+            "version": text_of(data, "CLIENT_APP_VERSION", limit=200),
             "address": request.client.host if request.client else None,
         }
         handles, live = await self._book.open(data, options, client)
@@ -106,7 +106,6 @@ class Protocol:
         }
 
     async def renew(self, request: Request) -> Response:
-        await self._body(request)
         handles, _ = self._book.renew(handle_of(request))
         seconds = self._settings.session_token_seconds
         return success(
@@ -125,13 +124,11 @@ class Protocol:
     async def end(self, request: Request) -> Response:
         if request.query_params.get("delete", "").lower() != "true":
             raise NotServed("Of a session, only its end can be asked for.")
-        live = self._live(request)
-        await self._board.drop(live)
-        await self._book.close(live, "closed by the client")
+        await self._book.close(self._live(request), "closed by the client")
         return success(None)
 
     async def query(self, request: Request) -> Response:
-        live = self._live(request)
+        live = self._book.find(handle_of(request), to_begin=True)
         body = await self._body(request)
         request_id = request.query_params.get("requestId") or str(uuid.uuid4())
         running = self._board.submit(live, request_id, body)
@@ -143,23 +140,24 @@ class Protocol:
 
     async def abort(self, request: Request) -> Response:
         live = self._live(request)
-        body = await self._body(request)
+        body = await read_json(request, SMALL_BODY)
         await self._board.abort(live, text_of(body, "requestId") or "")
         return success(None)
 
     async def telemetry(self, request: Request) -> Response:
-        """Answered and dropped: it would tell Snowflake who uses what, past the log."""
-        await self._body(request)
+        """Answered unread and dropped: it would tell Snowflake who uses what, past the log."""
         return success("Log Received")
 
     async def part(self, request: Request) -> Response:
-        chunks = self._board.chunks(request.path_params["statement_id"])
-        number = request.path_params["number"]
-        if chunks is None or not chunks.admits(request.headers.get(CHUNK_HEADER, "")):
-            return JSONResponse(failure(SessionGone("No such result.", "Run it again.")), 403)
-        if number >= len(chunks.urls):
+        found = self._board.result(request.path_params["statement_id"])
+        if found is None or not found[1].admits(request.headers.get(CHUNK_HEADER, "")):
+            gone = SessionGone("This result is not kept any more.", "Run the statement again.")
+            return JSONResponse(failure(gone), 403)
+        live, chunks = found
+        wanted = request.path_params["number"]
+        if wanted not in map(str, range(len(chunks.urls))):
             return JSONResponse(failure(NotServed("The result has no such part.")), 404)
-        return await self._parts.respond(chunks, number)
+        return await self._parts.respond(chunks, int(wanted), live)
 
     def _live(self, request: Request) -> Live:
         return self._book.find(handle_of(request))

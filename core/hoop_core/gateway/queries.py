@@ -15,37 +15,48 @@ from typing import Any
 
 import structlog
 
-from hoop_core.errors import Cancelled, HoopError, SessionGone
-from hoop_core.gateway.sessions import Live, allowed_parameters
+from hoop_core.approvals.binding import digest
+from hoop_core.errors import HoopError, SessionGone
+from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import failure
 from hoop_core.guard import Delivered, Guard
 from hoop_core.http import BadRequest, unexpected
 from hoop_core.model import Json
 from hoop_core.results import ChunkSet
-from hoop_core.session import QueryRequest
+from hoop_core.session import QueryRequest, allowed_parameters
 
 _log = structlog.get_logger(__name__)
-_KEPT_PER_SESSION = 16
+_ANSWERS_KEPT = 16
+_REQUESTS_KNOWN = 20_000
+_RESULTS_KEPT = 256
+_OPEN_AT_ONCE = 64
 _IN_PROGRESS = "333333"
 
 
 @dataclass(slots=True)
 class Running:
-    """One submitted statement. `request_id` is the client's: a retry with it finds this one."""
+    """One submitted statement and the task that takes it through the gates."""
 
     live: Live
-    statement_id: str
-    request_id: str
+    request: QueryRequest
     task: asyncio.Task[Delivered]
-    cancelled: bool = False
+
+    @property
+    def statement_id(self) -> str:
+        return self.request.statement_id
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """The statements of one session, newest last."""
+    """What is known of one session's statements.
 
-    by_request: OrderedDict[str, Running] = field(default_factory=OrderedDict)
-    chunks: dict[str, ChunkSet] = field(default_factory=dict)
+    `seen` remembers far longer what was submitted than `answers` can answer: a request that comes
+    again late gets an error, and never a second run.
+    """
+
+    seen: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    answers: OrderedDict[str, Running] = field(default_factory=OrderedDict)
+    results: OrderedDict[str, ChunkSet] = field(default_factory=OrderedDict)
 
 
 class StatementBoard:
@@ -55,27 +66,51 @@ class StatementBoard:
         self._guard, self._poll = guard, poll_seconds
         self._shelves: dict[str, _Shelf] = {}
         self._by_id: dict[str, Running] = {}
+        self._owners: dict[str, Live] = {}
 
     def submit(self, live: Live, request_id: str, body: Json) -> Running:
-        """Start a statement, or find the one that an earlier try of the same request started."""
+        """Start a statement, or find the one that an earlier try of the same request started.
+
+        Raises BadRequest for a request id that was used for something else, or too long ago.
+        """
+        if live.guarded.closed:
+            raise SessionGone("This session is closed.", "Connect again.")
         shelf = self._shelves.setdefault(live.guarded.id, _Shelf())
-        known = shelf.by_request.get(request_id)
-        if known is not None:
-            return known
-        request = _request(request_id, body)
-        task = asyncio.create_task(self._guarded(live, request))
-        running = Running(live, request.statement_id, request_id, task)
-        shelf.by_request[request_id] = running
+        request = _request(body)
+        told = digest([request.sql, request.bindings, request.describe_only])
+        if request_id in shelf.seen:
+            return self._seen_before(shelf, request_id, told)
+        if sum(not r.task.done() for r in shelf.answers.values()) >= _OPEN_AT_ONCE:
+            raise BadRequest(
+                f"This session has {_OPEN_AT_ONCE} statements under way.", "Wait for some of them."
+            )
+        running = Running(live, request, asyncio.create_task(self._guarded(live, request)))
+        shelf.seen[request_id] = told
+        shelf.answers[request_id] = running
         self._by_id[running.statement_id] = running
         self._forget_old(shelf)
         return running
+
+    def _seen_before(self, shelf: _Shelf, request_id: str, told: str) -> Running:
+        if shelf.seen[request_id] != told:
+            raise BadRequest("This request id was used for another statement.", "Use a new one.")
+        if request_id not in shelf.answers:
+            raise BadRequest(
+                "This request has run already and its answer is not kept any more.",
+                "Look at what it did before you send it under a new request id.",
+            )
+        return shelf.answers[request_id]
 
     async def _guarded(self, live: Live, request: QueryRequest) -> Delivered:
         live.busy += 1
         try:
             delivered = await self._guard.run(live.guarded, request)
-            if delivered.chunks is not None and live.guarded.id in self._shelves:
-                self._shelves[live.guarded.id].chunks[request.statement_id] = delivered.chunks
+            shelf = self._shelves.get(live.guarded.id)
+            if delivered.chunks is not None and shelf is not None:
+                shelf.results[request.statement_id] = delivered.chunks
+                self._owners[request.statement_id] = live
+                while len(shelf.results) > _RESULTS_KEPT:
+                    self._owners.pop(shelf.results.popitem(last=False)[0], None)
             return delivered
         finally:
             live.busy -= 1
@@ -83,13 +118,14 @@ class StatementBoard:
 
     def _forget_old(self, shelf: _Shelf) -> None:
         """Keep the last answers for retries; what still runs is never forgotten."""
-        for request_id, running in list(shelf.by_request.items()):
-            if len(shelf.by_request) <= _KEPT_PER_SESSION:
-                return
+        for request_id, running in list(shelf.answers.items()):
+            if len(shelf.answers) <= _ANSWERS_KEPT:
+                break
             if running.task.done():
-                del shelf.by_request[request_id]
+                del shelf.answers[request_id]
                 self._by_id.pop(running.statement_id, None)
-                shelf.chunks.pop(running.statement_id, None)
+        while len(shelf.seen) > _REQUESTS_KNOWN:
+            shelf.seen.popitem(last=False)
 
     def find(self, live: Live, statement_id: str) -> Running:
         """The caller's own statement. Raises SessionGone for any other."""
@@ -98,11 +134,12 @@ class StatementBoard:
             raise SessionGone("This session has no such statement.", "Run it again.", errno=709)
         return running
 
-    def chunks(self, statement_id: str) -> ChunkSet | None:
-        running = self._by_id.get(statement_id)
-        if running is None or running.live.guarded.closed:
+    def result(self, statement_id: str) -> tuple[Live, ChunkSet] | None:
+        """The remote parts of a result and whose they are; None when it is closed or unknown."""
+        live = self._owners.get(statement_id)
+        if live is None or live.guarded.closed:
             return None
-        return self._shelves[running.live.guarded.id].chunks.get(statement_id)
+        return live, self._shelves[live.guarded.id].results[statement_id]
 
     async def answer(self, running: Running) -> Json:
         """The statement's answer, or "in progress" when it takes longer than one poll."""
@@ -122,40 +159,30 @@ class StatementBoard:
         return _finished(running)
 
     async def abort(self, live: Live, request_id: str) -> None:
+        """Take a statement back and wait until it has come to its end."""
         shelf = self._shelves.get(live.guarded.id)
-        running = shelf.by_request.get(request_id) if shelf else None
-        if running is not None and not running.task.done():
-            running.cancelled = True
-            running.task.cancel()
+        running = shelf.answers.get(request_id) if shelf else None
+        if running is not None:
+            running.request.abandoned.set()
             await asyncio.wait({running.task})
 
-    async def drop_all(self) -> None:
-        for session_id in list(self._shelves):
-            await self._drop(session_id)
-
     async def drop(self, live: Live) -> None:
-        """Cancel and forget everything of a session that ends."""
-        await self._drop(live.guarded.id)
-
-    async def _drop(self, session_id: str) -> None:
-        shelf = self._shelves.get(session_id)
+        """Take back and forget everything of a session that ends."""
+        shelf = self._shelves.get(live.guarded.id)
         if shelf is None:
             return
-        open_tasks = {r.task for r in shelf.by_request.values() if not r.task.done()}
-        for task in open_tasks:
-            task.cancel()
-        if open_tasks:
-            await asyncio.wait(open_tasks)
-        self._shelves.pop(session_id, None)
-        for running in shelf.by_request.values():
+        for running in shelf.answers.values():
+            running.request.abandoned.set()
+        if shelf.answers:
+            await asyncio.wait({r.task for r in shelf.answers.values()})
+        self._shelves.pop(live.guarded.id, None)
+        for running in shelf.answers.values():
             self._by_id.pop(running.statement_id, None)
+        for statement_id in shelf.results:
+            self._owners.pop(statement_id, None)
 
 
 def _finished(running: Running) -> Json:
-    if running.task.cancelled():
-        return failure(
-            Cancelled("SQL execution canceled by the client."), query_id=running.statement_id
-        )
     error = running.task.exception()
     if error is None:
         return running.task.result().answer
@@ -165,14 +192,13 @@ def _finished(running: Running) -> Json:
     return failure(error, query_id=running.statement_id)
 
 
-def _request(request_id: str, body: Json) -> QueryRequest:
+def _request(body: Json) -> QueryRequest:
     """Read a query-request. Raises BadRequest."""
     sql = body.get("sqlText")
     if not isinstance(sql, str) or not sql.strip():
         raise BadRequest("The request holds no statement.")
     return QueryRequest(
         statement_id=str(uuid.uuid4()),
-        request_id=request_id,
         sql=sql,
         bindings=_bindings(body.get("bindings")),
         parameters=allowed_parameters(body.get("parameters")),

@@ -20,22 +20,11 @@ from hoop_core.http import text_of
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.model import Identity, Json, NameContext, RoleBinding
 from hoop_core.records import error_json, identity_json, run_json
-from hoop_core.session import GuardedSession, fold, run_context
+from hoop_core.session import GuardedSession, allowed_parameters, fold, run_context
 from hoop_core.store.tables import sessions
 
 _log = structlog.get_logger(__name__)
 
-# What a session may set: how values look and how long they may take, never what may be reached.
-SESSION_PARAMETERS = frozenset({
-    "AUTOCOMMIT", "BINARY_INPUT_FORMAT", "BINARY_OUTPUT_FORMAT", "CLIENT_TIMESTAMP_TYPE_MAPPING",
-    "DATE_INPUT_FORMAT", "DATE_OUTPUT_FORMAT", "GO_QUERY_RESULT_FORMAT",
-    "JDBC_QUERY_RESULT_FORMAT", "NODE_QUERY_RESULT_FORMAT", "ODBC_QUERY_RESULT_FORMAT",
-    "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT", "QUERY_TAG", "ROWS_PER_RESULTSET",
-    "STATEMENT_QUEUED_TIMEOUT_IN_SECONDS", "STATEMENT_TIMEOUT_IN_SECONDS", "TIMESTAMP_INPUT_FORMAT",
-    "TIMESTAMP_LTZ_OUTPUT_FORMAT", "TIMESTAMP_NTZ_OUTPUT_FORMAT", "TIMESTAMP_OUTPUT_FORMAT",
-    "TIMESTAMP_TYPE_MAPPING", "TIMESTAMP_TZ_OUTPUT_FORMAT", "TIMEZONE", "TIME_INPUT_FORMAT",
-    "TIME_OUTPUT_FORMAT", "USE_CACHED_RESULT", "WEEK_OF_YEAR_POLICY", "WEEK_START",
-})  # fmt: skip
 _EXPIRED, _LOG_IN_AGAIN = 390112, 390114
 
 
@@ -52,7 +41,7 @@ class Live:
     busy: int = 0
 
     def over(self, now: float) -> bool:
-        """Past its longest time; a statement that still waits for a human keeps its session."""
+        """Past its longest time, and nothing under way: it can be closed."""
         return now > self.session_until and not self.busy
 
 
@@ -68,17 +57,6 @@ def _digest(handle: str) -> str:
     return hashlib.sha256(handle.encode()).hexdigest()
 
 
-def allowed_parameters(given: Any) -> Json:
-    """The known session parameters among `given`; the rest is dropped, as unknown to Snowflake."""
-    if not isinstance(given, dict):
-        return {}
-    return {
-        k.upper(): v
-        for k, v in given.items()
-        if k.upper() in SESSION_PARAMETERS and isinstance(v, (str, int, float, bool))
-    }
-
-
 class SessionBook:
     """All live sessions of this process."""
 
@@ -91,10 +69,12 @@ class SessionBook:
         role_for: Callable[[Identity, str | None], RoleBinding],
         open_upstream: Callable[[GuardedSession], Coroutine[Any, Any, Any]],
         end_upstream: Callable[[Any], Awaitable[None]],
+        drop_statements: Callable[[Live], Awaitable[None]],
     ) -> None:
         self._settings, self._verifier, self._log = settings, verifier, log
         self._role_for = role_for
         self._open_upstream, self._end_upstream = open_upstream, end_upstream
+        self._drop_statements = drop_statements
         self._by_token: dict[str, Live] = {}
         self._by_master: dict[str, Live] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -174,13 +154,17 @@ class SessionBook:
         except StoreUnavailable as e:
             _log.error("sign-in refused, and the log cannot be written", why=error.text, log=e.text)
 
-    def find(self, handle: str) -> Live:
-        """The session of a session handle. Raises SessionGone."""
+    def find(self, handle: str, *, to_begin: bool = False) -> Live:
+        """The session of a session handle. Raises SessionGone.
+
+        Past its longest time nothing new may begin in it; a statement that waits for a human is
+        still answered.
+        """
         live = self._by_token.get(_digest(handle))
         now = time.monotonic()
         if live is None or live.guarded.closed:
             raise SessionGone("This session is closed or was never opened here.", "Connect again.")
-        if live.over(now):
+        if live.over(now) or (to_begin and now > live.session_until):
             raise SessionGone("The session has reached its longest time.", "Connect again.",
                               errno=_LOG_IN_AGAIN)  # fmt: skip
         if now > live.token_until:
@@ -204,10 +188,15 @@ class SessionBook:
         return handles, live
 
     async def close(self, live: Live, reason: str) -> None:
-        """End a session: its user is revoked and confirmed gone before this returns."""
+        """End a session: its user is revoked and confirmed gone before this returns.
+
+        From the first line on nothing new can begin in it; what is under way comes to its end.
+        """
         if self._by_token.pop(live.token, None) is None:
             return
         self._by_master.pop(live.master, None)
+        live.guarded.closed = True
+        await self._drop_statements(live)
         upstream = await live.guarded.detach()
         if upstream is not None:
             await self._end_upstream(upstream)
@@ -254,7 +243,7 @@ def _oauth_token(data: Json) -> str:
     token = text_of(data, "TOKEN", limit=64 * 1024)
     if authenticator.upper() != "OAUTH" or not token:
         raise IdentityError(
-            f"Hoop takes no {authenticator.upper()} sign-in.",
+            f"Hoop takes no {authenticator.upper()[:40]} sign-in.",
             "Connect with authenticator='oauth' and token=<your OIDC token>.",
         )
     return token

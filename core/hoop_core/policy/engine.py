@@ -87,14 +87,27 @@ def decide(case: Case) -> Ruling:
     reasons = [*_why(case, granted, masked), *notes]
     rules = tuple(r.name for r in (*asking, *granted))
     if not asking:
-        decision = Decision(Outcome.ALLOW, tuple(reasons), rules, masked, case.policy.digest)
+        decision = Decision(
+            Outcome.ALLOW,
+            tuple(reasons),
+            rules,
+            masked,
+            case.policy.digest,
+            exposed=_exposed(case, plans),
+        )
         return Ruling(decision, plans)
     terms = combine(asking)
     if terms is None:
         return _deny(case, [_no_common_approver(asking)], asking)
     wanted = [Reason("APPROVAL_REQUIRED", _asks(case, r)) for r in asking]
     decision = Decision(
-        Outcome.REQUIRE_APPROVAL, (*wanted, *reasons), rules, masked, case.policy.digest, terms
+        Outcome.REQUIRE_APPROVAL,
+        (*wanted, *reasons),
+        rules,
+        masked,
+        case.policy.digest,
+        terms,
+        _exposed(case, plans),
     )
     return Ruling(decision, plans)
 
@@ -281,6 +294,19 @@ def _plan(
     if override is not None:
         chosen = {c: None if m is None else Mask(override) for c, m in chosen.items()}
     return TablePlan(table, tuple(plan_column(c, t, chosen[c]) for c, t in columns.items()))
+
+
+def _exposed(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[MaskedColumn, ...]:
+    """What the tables hold that some mask names and the caller's exceptions leave open."""
+    found: list[MaskedColumn] = []
+    for table in sorted({*case.statement.reads, *case.statement.writes}):
+        planned = plans[table].columns if table in plans else ()
+        closed = {c.name for c in planned if c.mask is not None}
+        for column in case.catalog.columns(table) or {}:
+            mask = _strictest(table, column, case.policy.masks)
+            if mask is not None and column not in closed:
+                found.append(MaskedColumn(table, column, mask.name.value))
+    return tuple(found)
 
 
 def _strictest(table: TableName, column: str, masks: tuple[MaskRule, ...]) -> Mask | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -87,11 +88,11 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.board.drop_all()
         await self.book.close_all()
         await self.keeper.close()
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
+        self.guard.analysts.shutdown(wait=False, cancel_futures=True)
         await self.http.aclose()
         self.store.close()
 
@@ -132,6 +133,7 @@ def build_gateway(settings: Settings) -> Gateway:
             settings.lineage.namespace, settings.snowflake.account, settings.lineage.file
         ),
         public_url=public_url,
+        analysts=ThreadPoolExecutor(max_workers=2, thread_name_prefix="analysis"),
     )
     board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds)
     upstreams = Upstreams(keeper, http, settings.snowflake)
@@ -142,6 +144,7 @@ def build_gateway(settings: Settings) -> Gateway:
         role_for=guard.policy.role_for,
         open_upstream=upstreams.open,
         end_upstream=upstreams.end,
+        drop_statements=board.drop,
     )
     return Gateway(
         settings=settings,

@@ -24,7 +24,7 @@ from hoop_core.snowflake.keypair import login_token
 
 IN_PROGRESS = {"333333", "333334"}
 _TOKEN_EXPIRED = "390112"  # noqa: S105 - an error code
-_HINT = "Nothing was lost; try again once Snowflake answers."
+_HINT = "Try again once Snowflake answers."
 _USER_AGENT = f"hoop/{__version__}"
 
 

@@ -28,7 +28,7 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL + 1)
 class Limits:
     """What a text may cost at most. Real analytic queries peak near 2,000 tokens and depth 9."""
 
-    max_chars: int = 1_000_000
+    max_chars: int = 200_000
     max_tokens: int = 20_000
     max_depth: int = 32
     max_table_reads: int = 200

@@ -15,7 +15,7 @@ Describe = Callable[[TableName], Awaitable[dict[str, str] | None]]
 class LiveCatalog:
     """Unknown objects are never kept: a table that appears is seen at the next statement."""
 
-    def __init__(self, describe: Describe, *, fresh_seconds: float = 300.0) -> None:
+    def __init__(self, describe: Describe, *, fresh_seconds: float = 60.0) -> None:
         self._describe, self._fresh = describe, fresh_seconds
         self._known: dict[TableName, tuple[float, dict[str, str]]] = {}
 

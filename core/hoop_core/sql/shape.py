@@ -104,7 +104,15 @@ def _delete(tree: exp.Expr) -> Shape:
 
 def _merge(tree: exp.Expr) -> Shape:
     only(tree, "this using on whens")
-    return Shape(Kind.MERGE, nodes.CHANGE, _target(tree.this))
+    on = tree.args.get("on")
+    joined = on is not None and _narrows(on)
+    matched = [w for w in tree.find_all(exp.When) if w.args.get("matched")]
+    bounded = all(w.args.get("condition") and _narrows(w.args["condition"]) for w in matched)
+    facts: dict[str, bool | int] = {
+        "has_where": joined,
+        "is_unbounded": bool(matched) and not joined and not bounded,
+    }
+    return Shape(Kind.MERGE, nodes.CHANGE, _target(tree.this), facts)
 
 
 def _truncate(tree: exp.Expr) -> Shape:

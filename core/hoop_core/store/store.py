@@ -7,6 +7,7 @@ of them never find out at COMMIT that they collided.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -71,6 +72,7 @@ class Store:
             try:
                 if self._file is not None:
                     self._file.parent.mkdir(parents=True, exist_ok=True)
+                    os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
                 with self.engine.connect() as connection:
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")

@@ -33,7 +33,7 @@ from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Lease, NameContext
 from hoop_core.records import error_json, identity_json
-from hoop_core.session import GuardedSession, QueryRequest, fold, run_context
+from hoop_core.session import GuardedSession, QueryRequest, allowed_parameters, fold, run_context
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.store import Store
 from hoop_core.store.tables import sessions
@@ -111,7 +111,7 @@ class Api:
             "identity": identity_json(identity) if identity else None,
             "client": {
                 "application": "REST",
-                "path": request.url.path,
+                "path": request.url.path[:200],
                 "address": request.client.host if request.client else None,
             },
         }
@@ -174,13 +174,12 @@ class Api:
             names=NameContext(fold(text_of(body, "database")), fold(text_of(body, "schema"))),
             run=run_context(None if context is None else _as_text(context)),
             client={"application": "REST"},
-            parameters={},
+            parameters=allowed_parameters(body.get("session_parameters")),
             opened_at=utc_now(),
             open_upstream=_never,
         )
         query = QueryRequest(
             statement_id=str(uuid.uuid4()),
-            request_id="",
             sql=sql,
             bindings=_bindings(body.get("parameters")),
             parameters={},
