@@ -93,6 +93,7 @@ def test_a_request_carries_the_token_the_statement_and_the_run() -> None:
         "schema": "FEATURES",
         "role": None,
         "context": {"orchestrator": "airflow", **RUN.fields, "purpose": "churn"},
+        "session_parameters": {},
     }
 
 

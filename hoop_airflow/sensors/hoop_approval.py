@@ -143,6 +143,7 @@ class HoopApprovalSensor(BaseSensorOperator):
                 role=static["role"] or None,
                 run=run,
                 purpose=hook.purpose,
+                session_parameters=static["session_parameters"],
             )
             if request is not None:
                 found.append(request)

@@ -19,6 +19,7 @@ _COMMANDS = {
     "approvals": ("hoop_core.cli.approvals", "app"),
     "sessions": ("hoop_core.cli.sessions", "app"),
     "audit": ("hoop_core.cli.audit", "app"),
+    "bench": ("hoop_core.cli.bench", "bench"),
 }
 
 

@@ -145,9 +145,12 @@ class HoopClient:
         role: str | None = None,
         run: RunContext | None = None,
         purpose: str | None = None,
+        session_parameters: Mapping[str, Any] | None = None,
     ) -> Approval | None:
         """Ask ahead for a statement; None when policy wants no approval for it.
 
+        `session_parameters` are those of the session that will run it: formats and time zone change
+        what a text means, so the grant is bound to them.
         Asking again for the same statement, identity and run gives the same open request.
         Raises PolicyDenied when policy says no, StatementRefused when the text is out of bounds.
         """
@@ -161,6 +164,7 @@ class HoopClient:
                 "schema": schema,
                 "role": role,
                 "context": hoop_context(run, purpose),
+                "session_parameters": dict(session_parameters or {}),
             },
         )
         if body.get("status") == "not_required":
