@@ -14,7 +14,9 @@ import httpx
 import pytest
 from snowflake.connector.errors import DatabaseError, Error, ProgrammingError
 
+from hoop_core.audit.log import stored_entries
 from hoop_core.client import HoopClient, token_source
+from hoop_core.store import Store
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -39,6 +41,16 @@ def entries(stack: DevStack, session: str | None = None) -> list[dict[str, Any]]
     with as_person(stack, "alice") as hoop:
         wanted = session or hoop.sessions()[0]["id"]
         return list(hoop.session(wanted)["entries"])
+
+
+def last_refused_signin(stack: DevStack) -> str:
+    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store.attach()
+    try:
+        refused = [e.text for e in stored_entries(store) if e.kind == "signin.refused"]
+    finally:
+        store.close()
+    return str(json.loads(refused[-1])["data"]["message"])
 
 
 # ------------------------------------------------------------------ reading
@@ -122,7 +134,7 @@ def test_a_statement_can_be_cancelled(connect: Connect, behind: Behind) -> None:
     ("sql", "errno", "says"),
     [
         ("SELECT * FROM PROD.HR.SALARIES", 3001, "SALARIES"),
-        ("SELECT * FROM NO_SUCH_TABLE", None, "NO_SUCH_TABLE"),
+        ("SELECT * FROM NO_SUCH_TABLE", 2003, "NO_SUCH_TABLE"),
         ("SELECT 1; SELECT 2", 8, "one statement"),
         ("SELECT FROM WHERE", 1003, ""),
         ("USE ROLE ACCOUNTADMIN", 3001, ""),
@@ -131,13 +143,13 @@ def test_a_statement_can_be_cancelled(connect: Connect, behind: Behind) -> None:
     ],
 )
 def test_a_refusal_is_one_clear_error_and_is_in_the_log(
-    connect: Connect, stack: DevStack, behind: Behind, sql: str, errno: int | None, says: str
+    connect: Connect, stack: DevStack, behind: Behind, sql: str, errno: int, says: str
 ) -> None:
     connection = connect()
     mark = f"refusal {uuid.uuid4()}"
     with pytest.raises(ProgrammingError) as caught:
         connection.cursor().execute(f"{sql} /* {mark} */")
-    assert errno is None or caught.value.errno == errno
+    assert caught.value.errno == errno
     assert says.lower() in str(caught.value).lower()
     assert "does not exist or not authorized" not in str(caught.value)
     logged = entries(stack)
@@ -177,6 +189,7 @@ def test_a_bad_token_cannot_sign_in(
         connect(token=token)
     assert says in str(caught.value)
     assert caught.value.errno in {390303, 390318, 250001}
+    assert says in last_refused_signin(stack)
     assert token[:20] not in str(caught.value) or token == "garbage"
 
 

@@ -149,11 +149,7 @@ class Guard:
             )
         )
         if verdict.decision.outcome is Outcome.DENY or verdict.rewritten is None:
-            raise PolicyDenied(
-                ("; ".join(r.message for r in verdict.decision.reasons) or "Denied") + ".",
-                "Ask the owners of the policy if you need this.",
-                reason=verdict.decision.reasons[0].code if verdict.decision.reasons else "POLICY",
-            )
+            raise _denied(verdict)
         binding = Binding(
             identity=session.identity,
             role=session.role,
@@ -414,6 +410,19 @@ class Guard:
         except StoreUnavailable as unwritten:
             # It stays refused; stderr is the last place left to say so.
             _log.error("refused, and the log cannot be written", why=error.text, log=unwritten.text)
+
+
+def _denied(verdict: Verdict) -> PolicyDenied:
+    """The denial as the driver's error; for an unknown table under Snowflake's own code for it."""
+    reasons = verdict.decision.reasons
+    unknown = bool(reasons) and reasons[0].code == "UNKNOWN_OBJECT"
+    return PolicyDenied(
+        ("; ".join(r.message for r in reasons) or "Denied") + ".",
+        "Check its name." if unknown else "Ask the owners of the policy if you need this.",
+        reason=reasons[0].code if reasons else "POLICY",
+        errno=2003 if unknown else None,
+        sqlstate="42S02" if unknown else None,
+    )
 
 
 def _as_hoop_error(error: Exception) -> HoopError:
