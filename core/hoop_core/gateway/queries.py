@@ -16,10 +16,11 @@ from typing import Any
 import structlog
 
 from hoop_core.approvals.binding import digest
+from hoop_core.delivery import Delivered
 from hoop_core.errors import HoopError, SessionGone
 from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import failure
-from hoop_core.guard import Delivered, Guard
+from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, unexpected
 from hoop_core.model import Json
 from hoop_core.results import ChunkSet

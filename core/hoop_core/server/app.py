@@ -24,6 +24,7 @@ from hoop_core.credentials.leases import LeaseKeeper
 from hoop_core.credentials.sweeper import Sweeper
 from hoop_core.credentials.upstream import Upstreams
 from hoop_core.credentials.vault import VaultMinter
+from hoop_core.delivery import Delivery
 from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.protocol import Protocol, not_served
@@ -122,17 +123,22 @@ def build_gateway(settings: Settings) -> Gateway:
     )
     desk = ApprovalDesk(store, log)
     recorder = Recorder(settings.store.recordings)
+    catalog = LiveCatalog(keeper.observer.columns)
     guard = Guard(
         policy=policy,
-        catalog=LiveCatalog(keeper.observer.columns),
+        catalog=catalog,
         desk=desk,
         waiting=WaitingRoom(desk),
         log=log,
-        recorder=recorder,
-        lineage=LineageEmitter(
-            settings.lineage.namespace, settings.snowflake.account, settings.lineage.file
+        delivery=Delivery(
+            log=log,
+            recorder=recorder,
+            lineage=LineageEmitter(
+                settings.lineage.namespace, settings.snowflake.account, settings.lineage.file
+            ),
+            catalog=catalog,
+            public_url=public_url,
         ),
-        public_url=public_url,
         analysts=ThreadPoolExecutor(max_workers=2, thread_name_prefix="analysis"),
     )
     board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds)

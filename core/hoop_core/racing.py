@@ -1,0 +1,30 @@
+"""Waiting for work or for the client to give up, whichever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hoop_core.errors import Cancelled
+
+T = TypeVar("T")
+
+
+async def finished_first(task: asyncio.Task[T], abandoned: asyncio.Event) -> bool:
+    """Wait for whichever comes first; true when it was the task."""
+    giving_up = asyncio.create_task(abandoned.wait())
+    try:
+        await asyncio.wait({task, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        giving_up.cancel()
+    return task.done()
+
+
+async def unless_abandoned(abandoned: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`. Raises Cancelled when the client gives up first."""
+    task = asyncio.create_task(work)
+    if await finished_first(task, abandoned):
+        return await task
+    task.cancel()
+    raise Cancelled("The client took the statement back while it waited for an approval.")
