@@ -26,7 +26,7 @@ test: $(STAMP)   ## unit and end-to-end tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
 
 nightly: $(STAMP) ## the long suites
-	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest -m nightly --timeout 3600
 
 lint: $(STAMP)   ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .

@@ -257,3 +257,11 @@ class Approving(RuleBasedStateMachine):
 
 TestApproving = Approving.TestCase
 TestApproving.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+class ApprovingForLong(Approving):
+    """The same machine with far more and longer sequences."""
+
+
+TestApprovingForLong = pytest.mark.nightly(ApprovingForLong.TestCase)
+TestApprovingForLong.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)

@@ -54,6 +54,16 @@ def test_something_that_is_no_bundle_fails_verification(tmp_path: Path) -> None:
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["reason"] == "EVIDENCE"
 
 
+def test_a_mistyped_key_does_not_look_like_a_forged_log(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_text("x")
+    done = hoop("audit", "verify", str(tmp_path / "x.zip"), "--key", "bogus")
+    assert done.returncode == 2 and "not a verifier key" in done.stderr
+
+
+def test_a_store_address_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:
+    assert hoop("audit", "verify", "nonsense://x").returncode == 2
+
+
 def test_the_embedded_gateway_is_found_under_the_packages_name() -> None:
     import hoop_core
 

@@ -612,3 +612,12 @@ def test_dev_up_shows_the_log_of_a_gateway_that_does_not_start(tmp_path: Path) -
     assert "gateway" in error["message"]
     assert "rulez" in error["log_tail"]
     assert supervisor.running(tmp_path / "home") is None
+
+
+def test_a_refused_second_start_leaves_the_running_stack_alone(stack: DevStack) -> None:
+    second = DevStack(stack.home, gateway=False)
+    with pytest.raises(StackRunning):
+        second.start()
+    second.stop()
+    assert (stack.home / "gateway-token").is_file()
+    assert httpx.get(f"{stack.info.vault_addr}/v1/sys/health").status_code == 200

@@ -124,7 +124,8 @@ def load_settings(path: Path | None = None) -> Settings:
     explicit = path is not None or "HOOP_CONFIG" in os.environ
     if explicit and not chosen.is_file():
         raise ConfigError(
-            f"The configuration file {chosen} is not there.", "Give its path with --config."
+            f"The configuration file {chosen} is not there.",
+            "Give its path with --config or HOOP_CONFIG; docs/configuration.md has an example.",
         )
 
     class _FromFile(Settings):

@@ -89,18 +89,33 @@ def load_or_create_key(path: Path, name: str) -> LogKey:
     return LogKey(name, private)
 
 
+def _read_verifier_key(verifier_key: str) -> tuple[str, str, Ed25519PublicKey]:
+    """Name, key id and key of a vkey. Raises ValueError."""
+    name, identifier, encoded = verifier_key.split("+", 2)  # base64 may hold a "+" too
+    blob = base64.b64decode(encoded, validate=True)
+    if blob[:1] != _ED25519 or _key_id(name, blob[1:]).hex() != identifier:
+        raise ValueError
+    return name, identifier, Ed25519PublicKey.from_public_bytes(blob[1:])
+
+
+def check_verifier_key(verifier_key: str) -> None:
+    """Raises ConfigError for what is no verifier key: a slip must not look like a forged log."""
+    try:
+        _read_verifier_key(verifier_key)
+    except ValueError:
+        raise ConfigError(
+            "This is not a verifier key (name+hash+key).", "Copy it from `hoop audit export`."
+        ) from None
+
+
 def open_note(note: str, verifier_key: str) -> str:
     """Check the signature of `verifier_key` on a signed note and return the note's text.
 
     Raises EvidenceError when the note is malformed or not signed by that key.
     """
     try:
-        name, identifier, encoded = verifier_key.split("+", 2)  # base64 may hold a "+" too
-        blob = base64.b64decode(encoded, validate=True)
-        public = Ed25519PublicKey.from_public_bytes(blob[1:])
-        if blob[:1] != _ED25519 or _key_id(name, blob[1:]).hex() != identifier:
-            raise ValueError
-    except (ValueError, binascii.Error):
+        name, identifier, public = _read_verifier_key(verifier_key)
+    except ValueError:
         raise EvidenceError("The verifier key is malformed.") from None
     text, separator, signatures = note.partition("\n\n")
     if not separator:

@@ -147,6 +147,11 @@ def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[E
         start = rows[-1].seq + 1
 
 
+def store_has_entries(store: Store) -> bool:
+    with store.read() as connection:
+        return connection.scalar(select(log_entries.c.seq).limit(1)) is not None
+
+
 def stored_checkpoints(store: Store) -> list[str]:
     """Every signed tree head, smallest tree first."""
     with store.read() as connection:

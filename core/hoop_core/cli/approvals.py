@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from hoop_core.cli.output import AsJson, emit, failing, plain
+from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
 from hoop_core.client import AnswerVerdict, Approval, ApprovalStatus
 
@@ -32,11 +32,11 @@ def list_(
     """The requests that you may see, newest first."""
     with failing(as_json), client(url, token_env) as hoop:
         found = hoop.approvals(status)
-    table = Table("id", "status", "who", "kind", "writes", "yes/needed", "asked")
+    table = listing("id", "status", "who", "wants", "yes", "asked (UTC)")
     for a in found:
         table.add_row(
-            a.id, a.status, plain(a.requester.name), a.kind, plain(" ".join(a.writes)),
-            f"{a.quorum - a.missing}/{a.quorum}", f"{a.created_at:%Y-%m-%d %H:%M}",
+            a.id, a.status, plain(a.requester.name), plain(f"{a.kind} {' '.join(a.writes)}"),
+            f"{a.quorum - a.missing}/{a.quorum}", f"{a.created_at:%m-%d %H:%M}",
         )  # fmt: skip
     emit(as_json, {"approvals": [as_plain(a) for a in found]}, table)
 
@@ -85,7 +85,15 @@ def _answer(  # noqa: PLR0917 - typer's own order
 ) -> None:
     with failing(as_json), client(url, token_env) as hoop:
         answered = hoop.answer(approval_id, verdict, reason)
-    emit(as_json, as_plain(answered), Text(f"{answered.id} is {answered.status}."))
+    emit(as_json, as_plain(answered), Text(_after(answered)))
+
+
+def _after(approval: Approval) -> str:
+    if approval.status is ApprovalStatus.PENDING:
+        given = approval.quorum - approval.missing
+        groups = ", ".join(approval.approvers)
+        return f"Recorded: {given} of {approval.quorum}. {approval.missing} more of {groups} must answer."
+    return f"Recorded: {approval.id} is {approval.status}."
 
 
 def as_plain(approval: Approval) -> dict[str, Any]:
@@ -106,13 +114,19 @@ def card(approval: Approval) -> Panel:
     rows = {
         "who": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
         "run (as the client says)": f"{approval.run.orchestrator} {run}".strip() or "-",
-        "why it waits": "; ".join(r.message for r in approval.reasons),
+        "why it waits": "; ".join(
+            r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
+        ),
+        "asked": f"{approval.created_at:%Y-%m-%d %H:%M} UTC, session {approval.session_id}",
         "reads": " ".join(approval.reads) or "-",
         "writes": " ".join(approval.writes) or "-",
         "masked": " ".join(f"{m.table}.{m.column} ({m.mask})" for m in approval.masked) or "-",
         "parameters": str(list(approval.parameters)) if approval.parameters else "-",
-        "needs": f"{approval.missing} more of {', '.join(approval.approvers)}",
     }
+    waits = approval.status is ApprovalStatus.PENDING
+    if waits:
+        rows["needs"] = f"{approval.missing} more of {', '.join(approval.approvers)}"
+        rows["answer by"] = f"{approval.pending_until:%Y-%m-%d %H:%M} UTC"
     for name, value in rows.items():
         facts.add_row(Text(name, style="dim"), plain(value))
     for given in approval.answers:
@@ -121,4 +135,16 @@ def card(approval: Approval) -> Panel:
         )
     sql = Syntax(plain(approval.rewritten or "").plain, "sql", word_wrap=True, theme="ansi_dark")
     title = f"{approval.id} · {approval.kind} · {approval.status}"
-    return Panel(Group(facts, Text(), Text("what will run", style="dim"), sql), title=title)
+    parts: list[RenderableType] = [facts, Text(), Text(_TEXT_IS[approval.status], style="dim"), sql]
+    if waits:
+        parts.append(Text(f'\nhoop approvals approve {approval.id} --reason "…"', style="dim"))
+    return Panel(Group(*parts), title=title)
+
+
+_TEXT_IS = {
+    ApprovalStatus.PENDING: "what will run",
+    ApprovalStatus.APPROVED: "what will run",
+    ApprovalStatus.CONSUMED: "what ran",
+    ApprovalStatus.REJECTED: "what would have run",
+    ApprovalStatus.EXPIRED: "what would have run",
+}

@@ -10,6 +10,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from hoop_core.audit.checkpoint import check_verifier_key
 from hoop_core.audit.evidence import export_bundle
 from hoop_core.audit.verify import Report, verify_bundle, verify_store
 from hoop_core.cli.output import AsJson, emit, failing, plain
@@ -31,6 +32,8 @@ def verify(
 ) -> None:
     """Check every entry, checkpoint and recording; exit 1 on any fault and name the first."""
     with failing(as_json):
+        if key is not None:
+            check_verifier_key(key)
         if "://" in source or source.endswith(".db"):
             url = source if "://" in source else f"sqlite:///{source}"
             report = verify_store(url, verifier_key=key)
@@ -44,6 +47,12 @@ def _shown(report: Report) -> Group:
     lines = [plain(f"{f.place}: {f.what}") for f in report.faults]
     if not report.ok:
         verdict = Text(f"NOT VERIFIED: {len(lines)} faults, the first one first", style="bold red")
+    elif not report.verifier_key:
+        verdict = Text("the entries fit each other and the checkpoints", style="bold green")
+        verdict.append(
+            "\nsignatures and recordings were NOT checked: give --key, or verify a bundle",
+            style="yellow",
+        )
     elif report.key_given:
         verdict = Text("verified: nothing was changed", style="bold green")
     else:

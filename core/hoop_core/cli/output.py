@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from hoop_core.errors import HoopError
@@ -46,6 +47,15 @@ def show_error(error: HoopError, as_json: bool) -> None:
     if log_tail:
         console.print(plain(log_tail), style="dim")
     console.print(f"[red]{escape(error.message)}[/red] {escape(error.hint)}".rstrip())
+
+
+def listing(title_column: str, *others: str) -> Table:
+    """A table whose first column stays whole: it is what one copies into the next command."""
+    table = Table()
+    table.add_column(title_column, no_wrap=True)
+    for name in others:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def plain(value: Any) -> Text:

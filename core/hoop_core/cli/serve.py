@@ -44,6 +44,11 @@ def serve(
     with failing(as_json=False):
         settings = load_settings(config)
         app = build_app(settings)
+    gateway = settings.gateway
+    typer.echo(
+        f"Hoop serves http://{gateway.host}:{gateway.port} with the policy {settings.policy.file}",
+        err=True,
+    )
     uvicorn.run(
         app,
         host=settings.gateway.host,

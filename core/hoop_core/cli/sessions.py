@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from hoop_core.cli.output import AsJson, emit, failing, plain
+from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
 
 app = typer.Typer(help="Sessions and what happened in them.", no_args_is_help=True)
@@ -18,11 +18,11 @@ def list_(url: Url = None, token_env: TokenEnv = None, as_json: AsJson = False) 
     """The sessions that you may see, newest first."""
     with failing(as_json), client(url, token_env) as hoop:
         found = list(hoop.sessions())
-    table = Table("id", "who", "as", "opened", "closed")
+    table = listing("id", "who", "as", "opened (UTC)", "closed (UTC)")
     for s in found:
         table.add_row(
-            s["id"], plain(s["identity"]["name"]), s["snowflake_role"], s["opened_at"][:19],
-            (s["closed_at"] or "open")[:19],
+            s["id"], plain(s["identity"]["name"]), s["snowflake_role"], s["opened_at"][5:16],
+            (s["closed_at"] or "     open")[5:16],
         )  # fmt: skip
     emit(as_json, {"sessions": found}, table)
 

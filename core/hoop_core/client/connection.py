@@ -117,7 +117,8 @@ def unreachable(where: str) -> GatewayUnavailable:
     """The error for a gateway that does not answer."""
     return GatewayUnavailable(
         f"Hoop at {where} does not answer; nothing was run.",
-        "Check the address and that `hoop serve` runs there, then try again.",
+        "Check the address and that `hoop serve` runs there. A gateway without TLS (development only) "
+        "wants http:// before its address.",
     )
 
 

@@ -94,6 +94,7 @@ class StackInfo:
             "HOOP_UI_URL": self.ui_url,
         }
         return (gateway if self.gateway_url else {}) | {
+            "HOOP_CONFIG": str(self.config_file),
             "HOOP_TOKEN_AGENT": self.token_agent,
             "HOOP_TOKEN_APPROVER": self.token_approver,
             "HOOP_TOKEN_APPROVER2": self.token_approver2,
@@ -185,16 +186,20 @@ class DevStack:
             raise
 
     def stop(self) -> None:
-        """Stop the gateway first, which revokes its users, then the rest. May be called twice."""
+        """Stop the gateway first, which revokes its users, then the rest. May be called twice.
+
+        Without the home's lock nothing in it is ours to stop or remove.
+        """
+        if self._lock is None:
+            return
         self._workload_token.stop()
         for part in (self.gateway, self.emulator, self.openbao.part):
             part.stop()
         for leftover in (self._bootstrap, self._workload_token.path):
             leftover.unlink(missing_ok=True)
         self._info = self._identities = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
+        self._lock = None
 
     def token(self, identity: str) -> str:
         """A fresh OIDC token of `churn-agent`, `alice`, `bob` or `pia` (8 h), or of `hoop-gateway`.

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom
 from hoop_core.audit.checkpoint import load_or_create_key
-from hoop_core.audit.log import AuditLog
+from hoop_core.audit.log import AuditLog, store_has_entries
 from hoop_core.audit.recording import Recorder
 from hoop_core.config import Settings
 from hoop_core.credentials.leases import LeaseKeeper
@@ -104,11 +104,20 @@ def build_gateway(settings: Settings) -> Gateway:
         f"http://{settings.gateway.host}:{settings.gateway.port}"
     )
     if not settings.snowflake.account:
-        raise ConfigError("snowflake.account is not set.", "Add it to hoop.toml.")
+        raise ConfigError(
+            "snowflake.account is not set.",
+            "Add it to hoop.toml (docs/configuration.md has an example), and name that file by "
+            "--config when it is elsewhere.",
+        )
     policy = load_policy(settings.policy.file)
     verifier = TokenVerifier(settings.identity)
     store = Store(settings.store.url)
     store.migrate()
+    if not settings.audit.key_file.exists() and store_has_entries(store):
+        raise ConfigError(
+            f"The log's key {settings.audit.key_file} is not there, but the log has entries.",
+            "Correct audit.key_file: another key would make another log of it.",
+        )
     log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
     http = http_client(settings.snowflake)
     keeper = LeaseKeeper(

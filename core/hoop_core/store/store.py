@@ -27,7 +27,11 @@ class Store:
     """One database. `write()` and `read()` give a connection inside a transaction."""
 
     def __init__(self, url: str, *, busy_seconds: float = 5.0) -> None:
-        self.url = make_url(url)
+        try:
+            self.url = make_url(url)
+            self.url.get_dialect()
+        except SQLAlchemyError:
+            raise ConfigError("The store's address is not a database URL.") from None
         self._file = self._sqlite_file()
         self._inode: int | None = None
         self.engine = self._engine(busy_seconds)
@@ -44,7 +48,12 @@ class Store:
 
     def _engine(self, busy_seconds: float) -> Engine:
         if self._file is None:
-            return create_engine(self.url, pool_pre_ping=True)
+            try:
+                return create_engine(self.url, pool_pre_ping=True)
+            except ModuleNotFoundError as e:
+                raise ConfigError(
+                    f"The store's driver {e.name!r} is not installed.", "Install it, or use SQLite."
+                ) from None
         engine = create_engine(self.url, connect_args={"timeout": busy_seconds})
 
         @event.listens_for(engine, "connect")
