@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -51,7 +52,7 @@ def show_error(error: HoopError, as_json: bool) -> None:
 
 def listing(title_column: str, *others: str) -> Table:
     """A table whose first column stays whole: it is what one copies into the next command."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column(title_column, no_wrap=True)
     for name in others:
         table.add_column(name, overflow="fold")

@@ -21,8 +21,8 @@ def list_(url: Url = None, token_env: TokenEnv = None, as_json: AsJson = False) 
     table = listing("id", "who", "as", "opened (UTC)", "closed (UTC)")
     for s in found:
         table.add_row(
-            s["id"], plain(s["identity"]["name"]), s["snowflake_role"], s["opened_at"][5:16],
-            (s["closed_at"] or "     open")[5:16],
+            s["id"], plain(s["identity"]["name"]), s["snowflake_role"], _minute(s["opened_at"]),
+            _minute(s["closed_at"]) if s["closed_at"] else "open",
         )  # fmt: skip
     emit(as_json, {"sessions": found}, table)
 
@@ -43,6 +43,10 @@ def show(
             str(entry["seq"]), entry["at"][11:23], entry["kind"], plain(_details(entry["data"]))
         )
     emit(as_json, found, table)
+
+
+def _minute(at: str) -> str:
+    return at[5:16].replace("T", " ")
 
 
 def _name(session: dict[str, Any]) -> str:
