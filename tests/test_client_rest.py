@@ -256,3 +256,10 @@ def test_an_address_with_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         GatewayAddress.parse(text)
     assert "u:p" not in str(caught.value)
+
+
+def test_a_token_is_not_sent_in_clear_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="in clear"):
+        GatewayAddress.parse("http://hoop.example.com")
+    monkeypatch.setenv("HOOP_UNSAFE_PLAINTEXT", "1")
+    assert GatewayAddress.parse("http://hoop.example.com").protocol == "http"

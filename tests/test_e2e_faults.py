@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, Error
 
 from hoop_core.audit.log import stored_entries
+from hoop_core.devstack.processes import free_port
 from hoop_core.devstack.stack import DevStack
 from hoop_core.store import Store
 
@@ -155,3 +160,34 @@ def test_an_orderly_stop_leaves_no_user_and_a_checkpoint(own: DevStack) -> None:
     assert left == {"HOOP_ADMIN", "VAULT_MINTER_SVC"}
     gone = [k for k, _ in kinds(own)]
     assert gone.count("credential.minted") == gone.count("credential.gone") > 0
+
+
+def test_a_second_gateway_set_up_by_the_environment_ends_orderly_on_sigterm(
+    own: DevStack, tmp_path: Path
+) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "HOOP_GATEWAY__PORT": str(port),
+        "HOOP_STORE__URL": f"sqlite:///{tmp_path / 'second.db'}",
+        "HOOP_STORE__RECORDINGS": str(tmp_path / "recordings"),
+    }
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "hoop_core.cli", "serve", "--config", str(own.info.config_file)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def healthy() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(healthy)
+    serving.terminate()
+    _, said = serving.communicate(timeout=60)
+    assert serving.returncode == 0
+    assert f"http://127.0.0.1:{port}" in said
+    assert (tmp_path / "second.db").stat().st_mode & 0o077 == 0

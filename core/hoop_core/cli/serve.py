@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,10 @@ def configure_logging() -> None:
     )
 
 
+def _leave(_signal: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
 def serve(
     config: Annotated[
         Path | None, typer.Option("--config", help="The hoop.toml to use.", dir_okay=False)
@@ -49,6 +54,8 @@ def serve(
         f"Hoop serves http://{gateway.host}:{gateway.port} with the policy {settings.policy.file}",
         err=True,
     )
+    # uvicorn raises the signal again once all is ended; by then it is an orderly end, and exit 0.
+    signal.signal(signal.SIGTERM, _leave)
     uvicorn.run(
         app,
         host=settings.gateway.host,

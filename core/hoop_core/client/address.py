@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from hoop_core.errors import ConfigError
 _PORTS = {"http": 80, "https": 443}
 _SNOWFLAKES_OWN = (".snowflakecomputing.com", ".snowflakecomputing.cn")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+UNSAFE_PLAINTEXT_ENV = "HOOP_UNSAFE_PLAINTEXT"
 _HINT = "Give it as https://host[:port], as in https://hoop.example.com."
 
 
@@ -53,6 +55,12 @@ class GatewayAddress:
             )
         if parts.path.strip("/") or parts.query or parts.fragment:
             raise ConfigError("Hoop's address has something after host and port.", _HINT)
+        local = parts.hostname in _LOOPBACK
+        if parts.scheme == "http" and not local and os.environ.get(UNSAFE_PLAINTEXT_ENV) != "1":
+            raise ConfigError(
+                f"Hoop's address http://{parts.hostname} would carry the token in clear.",
+                f"Use https://, or set {UNSAFE_PLAINTEXT_ENV}=1 where the network itself encrypts.",
+            )
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
 
     @property
