@@ -133,7 +133,8 @@ def test_a_user_that_lives_on_stays_pending_until_a_sweep_ends_it(
         assert lease.lease_id in [x.lease_id for x in w.keeper.unfinished(include_active=False)]
 
     async def sweep(w: World) -> None:
-        await Sweeper(w.keeper).sweep(after_restart=True)
+        sweeper = Sweeper(w.keeper)
+        await sweeper.end(await sweeper.left_behind())
         assert [x.session_id for x in w.keeper.unfinished(include_active=False)] == []
 
     run_in_world(stack, tmp_path, leave, DropsNothing)

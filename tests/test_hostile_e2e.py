@@ -334,3 +334,72 @@ def test_a_closed_session_mints_nobody() -> None:
             await session.upstream()
 
     asyncio.run(go())
+
+
+def test_describing_an_alter_session_does_not_change_what_grants_are_bound_to(
+    stack: DevStack, wire: Wire
+) -> None:
+    alter = "ALTER SESSION SET TIMEZONE = 'UTC'"
+    wire.query("", raw=json.dumps({"sqlText": alter, "describeOnly": True}))
+    assert wire.query("SELECT 1 AS AFTER_DESCRIBE")["success"]
+    assert wire.query(alter)["success"]
+    assert wire.query("SELECT 1 AS AFTER_ALTER")["success"]
+    settings = {d["sql"]: d["settings"] for k, d in log_of(stack) if k == "statement.intent"}
+    assert settings["SELECT 1 AS AFTER_DESCRIBE"] == {}
+    assert settings["SELECT 1 AS AFTER_ALTER"] == {"TIMEZONE": "UTC"}
+
+
+@pytest.mark.parametrize("address", ["http://evil.example/queries/1/result", "//evil/x", None])
+def test_the_session_token_is_sent_to_no_other_server(address: str | None) -> None:
+    from hoop_core.errors import SnowflakeUnavailable
+    from hoop_core.model import NameContext
+    from hoop_core.snowflake.session import SnowflakeSession
+
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"code": "333333", "data": {"getResultUrl": address}})
+
+    async def go() -> None:
+        transport = httpx.MockTransport(answer)
+        async with httpx.AsyncClient(base_url="http://snowflake", transport=transport) as http:
+            session = SnowflakeSession(http, "t", "m", NameContext(), "1", [], {})
+            with pytest.raises(SnowflakeUnavailable):
+                await session.query({"sqlText": "SELECT 1"}, uuid.uuid4())
+
+    asyncio.run(go())
+    assert len(asked) == 1 and asked[0].startswith("http://snowflake/")
+
+
+def test_a_close_that_is_cancelled_still_ends_the_session() -> None:
+    from types import SimpleNamespace
+
+    from hoop_core.gateway.sessions import Live, SessionBook
+
+    async def go() -> None:
+        ended: list[str] = []
+
+        async def drop(_live: Any) -> None:
+            await asyncio.sleep(0.05)
+
+        async def detach() -> str:
+            return "upstream"
+
+        async def end(upstream: str) -> None:
+            ended.append(upstream)
+
+        book = SessionBook(
+            None, None, SimpleNamespace(append=lambda *_, **__: 0), role_for=None,  # type: ignore
+            open_upstream=None, end_upstream=end, drop_statements=drop,  # type: ignore
+        )  # fmt: skip
+        guarded = SimpleNamespace(closed=False, detach=detach, id="s")
+        live = Live(guarded, "m", "t", 0, 0)  # type: ignore[arg-type]
+        book._by_token["t"] = live
+        closing = asyncio.create_task(book.close(live, "test"))
+        await asyncio.sleep(0.01)
+        closing.cancel()
+        await book.close_all()
+        assert ended == ["upstream"]
+
+    asyncio.run(go())

@@ -103,7 +103,8 @@ class Delivery:
                     "Snowflake ended the session of the minted user.", "Connect again."
                 ) from None
             raise error from None
-        self._took_effect(session, plan, upstream)
+        if not request.describe_only:
+            self._took_effect(session, plan, upstream)
         await self._ended(
             session,
             request,

@@ -167,6 +167,7 @@ class Guard:
             "run": run_json(session.run),
             "snowflake_role": session.role.snowflake_role,
             "parameters": bound_values(request.bindings),
+            "settings": dict(plan.binding.settings),
             "sql": request.sql,
             "rewritten": plan.verdict.rewritten,
             **statement_json(plan.verdict),

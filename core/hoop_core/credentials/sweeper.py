@@ -8,6 +8,7 @@ import structlog
 
 from hoop_core.credentials.leases import LeaseKeeper
 from hoop_core.errors import StoreUnavailable
+from hoop_core.model import Lease
 
 _log = structlog.get_logger(__name__)
 
@@ -18,18 +19,28 @@ class Sweeper:
     def __init__(self, keeper: LeaseKeeper, *, every_seconds: float = 15.0) -> None:
         self._keeper, self._every = keeper, every_seconds
 
-    async def sweep(self, *, after_restart: bool = False) -> int:
-        """Try to end every unfinished lease once; returns how many were looked at.
+    async def left_behind(self) -> list[Lease]:
+        """Leases that an earlier process left active or unfinished: their sessions died with it.
 
-        `after_restart` also ends leases that an earlier process left active: their sessions died
-        with it.
+        To be asked before the first client is served, for afterwards active leases are in use.
         """
-        found = await asyncio.to_thread(self._keeper.unfinished, include_active=after_restart)
-        for lease in found:
-            await self._keeper.release(lease)
-        return len(found)
+        return await asyncio.to_thread(self._keeper.unfinished, include_active=True)
 
-    async def run(self) -> None:
+    async def end(self, leases: list[Lease]) -> None:
+        """Try to end each once; one that resists does not keep the others from it."""
+        for lease in leases:
+            try:
+                await self._keeper.release(lease)
+            except Exception as e:
+                # It stays on the list, and the next sweep comes back to it.
+                _log.error("a lease could not be ended", lease=lease.lease_id, exc_info=e)
+
+    async def sweep(self) -> None:
+        """Try to end every lease of the pending list once. Raises StoreUnavailable."""
+        await self.end(await asyncio.to_thread(self._keeper.unfinished, include_active=False))
+
+    async def run(self, left_behind: list[Lease]) -> None:
+        await self.end(left_behind)
         while True:
             await asyncio.sleep(self._every)
             try:

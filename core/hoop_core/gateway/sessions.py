@@ -190,8 +190,12 @@ class SessionBook:
     async def close(self, live: Live, reason: str) -> None:
         """End a session: its user is revoked and confirmed gone before this returns.
 
-        From the first line on nothing new can begin in it; what is under way comes to its end.
+        It goes on when whoever asked is cancelled: a half-closed session would leave its user.
         """
+        await asyncio.shield(self._spawn(self._close(live, reason)))
+
+    async def _close(self, live: Live, reason: str) -> None:
+        """From the first line on nothing new can begin; what is under way comes to its end."""
         if self._by_token.pop(live.token, None) is None:
             return
         self._by_master.pop(live.master, None)
@@ -224,18 +228,19 @@ class SessionBook:
             for live in list(self._by_token.values()):
                 idle = not live.busy and now - live.last_used > self._settings.idle_seconds
                 if idle or live.over(now):
-                    self._spawn(self.close(live, "idle" if idle else "longest time reached"))
+                    self._spawn(self._close(live, "idle" if idle else "longest time reached"))
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     async def close_all(self) -> None:
         await asyncio.gather(
             *(self.close(live, "gateway shut down") for live in list(self._by_token.values()))
         )
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 def _oauth_token(data: Json) -> str:

@@ -65,17 +65,13 @@ class Gateway:
             "policy.loaded",
             {"digest": self.guard.policy.digest, "text": self.settings.policy.file.read_text()},
         )
+        left_behind = await self.sweeper.left_behind()
         return [
             asyncio.create_task(self.guard.waiting.run()),
             asyncio.create_task(self.book.reap()),
-            asyncio.create_task(self._sweep()),
+            asyncio.create_task(self.sweeper.run(left_behind)),
             asyncio.create_task(self._sign()),
         ]
-
-    async def _sweep(self) -> None:
-        with suppress(StoreUnavailable):
-            await self.sweeper.sweep(after_restart=True)
-        await self.sweeper.run()
 
     async def _sign(self) -> None:
         """Sign the log's head now and then: what is signed cannot be rewritten unseen."""

@@ -63,7 +63,7 @@ class SnowflakeSession:
         path = f"/queries/v1/query-request?requestId={request_id}"
         answer = await self._call("POST", path, body)
         while str(answer.get("code")) in IN_PROGRESS:
-            answer = await self._call("GET", str(answer["data"]["getResultUrl"]), None)
+            answer = await self._call("GET", _result_path(answer), None)
         data = answer.get("data") or {}
         if answer.get("success") and "finalDatabaseName" in data:
             self.names = NameContext(data["finalDatabaseName"], data.get("finalSchemaName"))
@@ -130,6 +130,18 @@ class SnowflakeSession:
             raise_for_answer(answer)
             self.token = answer["data"]["sessionToken"]
             self.master_token = answer["data"]["masterToken"]
+
+
+def _result_path(answer: Mapping[str, Any]) -> str:
+    """Where to poll: a path of the same server, for the session token goes along.
+
+    Raises SnowflakeUnavailable for any other address.
+    """
+    data = answer.get("data")
+    path = data.get("getResultUrl") if isinstance(data, dict) else None
+    if not isinstance(path, str) or not path.startswith("/queries/"):
+        raise SnowflakeUnavailable("Snowflake says to wait, but at no address of its own.", _HINT)
+    return path
 
 
 async def _send(
