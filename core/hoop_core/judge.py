@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Generator
 from datetime import datetime
 
 from hoop_core.errors import HoopError, StatementRefused
 from hoop_core.masking.masks import MaskName
 from hoop_core.masking.rewrite import rewrite
 from hoop_core.masking.verify import verify
-from hoop_core.model import Decision, Identity, NameContext, Outcome, RunContext, Statement, Verdict
+from hoop_core.model import (
+    Decision,
+    Identity,
+    NameContext,
+    Outcome,
+    RunContext,
+    Statement,
+    TableName,
+    Verdict,
+)
 from hoop_core.policy.engine import Case, decide, refusal
 from hoop_core.policy.file import load_policy, parse_policy
 from hoop_core.policy.model import Policy
@@ -31,6 +41,7 @@ __all__ = [
     "analyse",
     "judge",
     "judge_text",
+    "judging",
     "load_policy",
     "parse_policy",
 ]
@@ -44,6 +55,7 @@ def judge(
     catalog: Catalog,
     run: RunContext,
     now: datetime,
+    exceptions: frozenset[tuple[TableName, str]] = frozenset(),
     mask_override: str | None = None,
 ) -> Verdict:
     """Decide on an analysed statement, and rewrite and verify what may run. Never raises.
@@ -54,7 +66,9 @@ def judge(
     statement = analysis.statement
     try:
         override = None if mask_override is None else MaskName(mask_override)
-        case = Case(statement, analysis.ctes, identity, policy, catalog, run, now, override)
+        case = Case(
+            statement, analysis.ctes, identity, policy, catalog, run, now, override, exceptions
+        )
         ruling = decide(case)
         if ruling.decision.outcome is Outcome.DENY:
             return _verdict(started, ruling.decision, statement)
@@ -71,6 +85,45 @@ def judge(
         return _verdict(started, _refused(policy, e), statement)
 
 
+Wanted = tuple[TableName, ...]
+
+
+def judging(
+    sql: str,
+    names: NameContext,
+    *,
+    identity: Identity,
+    policy: Policy,
+    run: RunContext,
+    now: datetime,
+    exceptions: frozenset[tuple[TableName, str]] = frozenset(),
+    mask_override: str | None = None,
+    limits: Limits = DEFAULT,
+) -> Generator[Wanted, Catalog, Verdict]:
+    """`analyse` and `judge` in one, as a conversation: yields the objects it has to know, is sent a
+    catalog that holds what there is of them, and returns the verdict. Never raises.
+    """
+    started = time.perf_counter_ns()
+    try:
+        analysis = analyse(sql, names, limits)
+    except Exception as e:
+        return _verdict(started, _refused(policy, e), None)
+    asked = time.perf_counter_ns()
+    catalog = yield analysis.tables
+    started += time.perf_counter_ns() - asked  # waiting for the catalog is not our time
+    verdict = judge(
+        analysis,
+        identity=identity,
+        policy=policy,
+        catalog=catalog,
+        run=run,
+        now=now,
+        exceptions=exceptions,
+        mask_override=mask_override,
+    )
+    return dataclasses.replace(verdict, elapsed_us=_elapsed_us(started))
+
+
 def judge_text(
     sql: str,
     names: NameContext,
@@ -80,29 +133,33 @@ def judge_text(
     catalog: Catalog,
     run: RunContext,
     now: datetime,
+    exceptions: frozenset[tuple[TableName, str]] = frozenset(),
     mask_override: str | None = None,
     limits: Limits = DEFAULT,
 ) -> Verdict:
-    """`analyse` and `judge` in one. Never raises: a refusal or any error is a deny verdict."""
-    started = time.perf_counter_ns()
-    try:
-        analysis = analyse(sql, names, limits)
-    except Exception as e:
-        return _verdict(started, _refused(policy, e), None)
-    verdict = judge(
-        analysis,
+    """`judging` with a catalog that is already complete. Never raises."""
+    conversation = judging(
+        sql,
+        names,
         identity=identity,
         policy=policy,
-        catalog=catalog,
         run=run,
         now=now,
+        exceptions=exceptions,
         mask_override=mask_override,
+        limits=limits,
     )
-    return dataclasses.replace(verdict, elapsed_us=_elapsed_us(started))
+    try:
+        next(conversation)
+        while True:
+            conversation.send(catalog)
+    except StopIteration as done:
+        verdict: Verdict = done.value
+        return verdict
 
 
 def _verdict(started: int, decision: Decision, statement: Statement | None) -> Verdict:
-    return Verdict(decision, statement, None, (), _elapsed_us(started))
+    return Verdict(decision, statement, None, elapsed_us=_elapsed_us(started))
 
 
 def _elapsed_us(started: int) -> int:

@@ -90,6 +90,8 @@ class Identity:
     method: str
     token_digest: str = field(repr=False)
     expires_at: datetime | None = None
+    claims: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """Further claims of the token that the settings name: what row filters may compare with."""
 
     @property
     def key(self) -> str:
@@ -189,6 +191,8 @@ class Verdict:
     statement: Statement | None
     rewritten: str | None
     lineage: tuple[ColumnLineage, ...] = ()
+    columns: tuple[tuple[TableName, tuple[str, ...]], ...] = ()
+    """The columns of each table that the statement reads anywhere, predicates and joins included."""
     elapsed_us: int = 0
 
 

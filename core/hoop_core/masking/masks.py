@@ -57,6 +57,8 @@ class TablePlan:
 
     table: TableName
     columns: tuple[ColumnPlan, ...]
+    where: str | None = None
+    """The row filter inside the wrapper: one condition over columns written as `_g."NAME"`."""
 
 
 class Family(StrEnum):

@@ -55,6 +55,8 @@ class Case:
     run: RunContext
     now: datetime
     mask_override: MaskName | None = None
+    exceptions: frozenset[tuple[TableName, str]] = frozenset()
+    """Columns that an approved, time-limited exception shows to this caller as they are."""
 
 
 def decide(case: Case) -> Ruling:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import yaml
 
@@ -17,27 +16,53 @@ from hoop_core.sql.names import parse_table, stored
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
-    """Columns by table, in the table's own order."""
+class CatalogObject:
+    """What is known of one table or view. `columns`: stored name -> type, in the object's own order."""
 
-    _tables: Mapping[TableName, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    columns: Mapping[str, str]
+    definition: str | None = None
+    """Of a view: its CREATE VIEW text or its query; names in it belong to the view's own schema."""
+    rows: int | None = None
+    bytes: int | None = None
+    """Size as Snowflake last reported it; None when it did not."""
+    digest: str = field(init=False)
+    """SHA-256 (hex) of columns and definition: what a decision depends on."""
+
+    def __post_init__(self) -> None:
+        known = json.dumps([list(self.columns.items()), self.definition])
+        object.__setattr__(self, "digest", hashlib.sha256(known.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A frozen snapshot of the objects that one decision needs."""
+
+    _objects: Mapping[TableName, CatalogObject] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_mapping(cls, tables: Mapping[TableName, Mapping[str, str]]) -> Catalog:
         """Keys are stored names; values map stored column names to Snowflake types, in order."""
-        return cls({t: MappingProxyType(dict(columns)) for t, columns in tables.items()})
+        return cls.of({t: CatalogObject(dict(c)) for t, c in tables.items()})
+
+    @classmethod
+    def of(cls, objects: Mapping[TableName, CatalogObject]) -> Catalog:
+        return cls(dict(objects))
+
+    def get(self, table: TableName) -> CatalogObject | None:
+        """None: no such object, as far as Hoop may know."""
+        return self._objects.get(table)
 
     def columns(self, table: TableName) -> Mapping[str, str] | None:
         """Stored column name -> type; None: unknown object; empty: known, its columns are not."""
-        return self._tables.get(table)
+        found = self._objects.get(table)
+        return None if found is None else found.columns
 
     def digest(self, tables: Iterable[TableName]) -> str:
         """SHA-256 (hex) of what is known of the given tables: part of a decision's cache key."""
         known = [
-            (str(t), None if (c := self.columns(t)) is None else list(c.items()))
-            for t in sorted(set(tables))
+            f"{t} {None if (o := self.get(t)) is None else o.digest}" for t in sorted(set(tables))
         ]
-        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+        return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
 def load_catalog(path: Path) -> Catalog:
