@@ -15,8 +15,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import Connection
 
 from hoop_core.approvals import desk as desk_module
+from hoop_core.approvals.approval import NoSuchApproval
 from hoop_core.approvals.binding import Binding
-from hoop_core.approvals.desk import ApprovalDesk, NoSuchApproval
+from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.errors import ApprovalRefused

@@ -20,7 +20,18 @@ def hoop(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "dev", "serve", "policy", "approvals", "sessions", "audit", "bench"],
+    [
+        "demo",
+        "dev",
+        "serve",
+        "policy",
+        "approvals",
+        "masking",
+        "sessions",
+        "audit",
+        "snowflake",
+        "bench",
+    ],
 )
 def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     done = hoop(command, "--help")

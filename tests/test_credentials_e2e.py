@@ -199,9 +199,10 @@ def test_the_observer_reads_columns_and_no_rows(stack: DevStack, tmp_path: Path)
     from hoop_core.model import TableName
 
     async def test(w: World) -> None:
-        see = w.keeper.observer.columns
-        columns = await see(TableName("PROD", "CRM", "CUSTOMERS"))
-        assert columns is not None and list(columns)[:3] == ["CUSTOMER_ID", "FULL_NAME", "EMAIL"]
+        see = w.keeper.observer.describe
+        found = await see(TableName("PROD", "CRM", "CUSTOMERS"))
+        assert found is not None
+        assert list(found.columns)[:3] == ["CUSTOMER_ID", "FULL_NAME", "EMAIL"]
         assert await see(TableName("PROD", "CRM", "NOTHING")) is None
         assert await see(TableName("PROD", "CRM", "CUST_MERS")) is None
         assert await see(TableName("NOWHERE", "X", "Y")) is None

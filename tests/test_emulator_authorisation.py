@@ -321,7 +321,7 @@ def test_lists_show_only_what_the_role_may_see(admin: Run, as_role: Callable[[st
     shown = {r[4] for r in run("SHOW TABLES IN DATABASE PROD")}
     assert shown == {"CRM", "FEATURES"}
     assert {r[1] for r in run("SHOW SCHEMAS IN DATABASE PROD")} == {"CRM", "FEATURES"}
-    assert {r[1] for r in run("SHOW DATABASES")} == {"PROD"}
+    assert {r[1] for r in run("SHOW DATABASES")} == {"GOVERNANCE", "PROD"}
     listed = run("SELECT DISTINCT TABLE_SCHEMA FROM PROD.INFORMATION_SCHEMA.COLUMNS ORDER BY 1")
     assert listed == [("CRM",), ("FEATURES",)]
     assert (
@@ -382,5 +382,7 @@ def test_future_grants_reach_new_tables(admin: Run, as_role: Callable[[str], Run
 def test_a_view_is_read_with_its_own_privilege(admin: Run, as_role: Callable[[str], Run]) -> None:
     admin("CREATE VIEW PROD.CRM.TOP_SALARY AS SELECT MAX(SALARY) HIGHEST FROM PROD.HR.SALARIES")
     run = as_role("ML_READER")
+    assert fails(run, "SELECT HIGHEST FROM CRM.TOP_SALARY") == (2003, "42S02")
+    admin("GRANT SELECT ON VIEW PROD.CRM.TOP_SALARY TO ROLE ML_READER")
     assert len(run("SELECT HIGHEST FROM CRM.TOP_SALARY")) == 1
     admin("DROP VIEW PROD.CRM.TOP_SALARY")

@@ -180,6 +180,44 @@ def test_garbage_is_refused_and_never_repeated(garbage: str) -> None:
     assert len(garbage) < 12 or garbage not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("EU", "EU"),
+        (["US", "EU", "US"], ("EU", "US")),
+        ("it's", "it's"),
+        (..., None),
+        ("", None),
+        ("  ", None),
+        (7, None),
+        (True, None),
+        (None, None),
+        ({"a": "b"}, None),
+        ([], None),
+        (["EU", 7], None),
+        (["EU", ""], None),
+        ([["EU"]], None),
+        ("x" * 257, None),
+        (["x"] * 101, None),
+    ],
+)
+def test_only_claims_that_the_settings_name_and_of_a_usable_shape_are_taken_over(
+    given: Any, found: Any
+) -> None:
+    settings = SETTINGS.model_copy(update={"claims": ("region",)})
+    who = Provider(KEY).verifier(settings).verify(token(region=given, team="x"))
+    assert who.claims == ({} if found is None else {"region": found})
+
+
+def test_claims_may_be_nested_or_have_an_address_for_a_name() -> None:
+    names = ("org.team", "https://idp.example/region", "org", "org.team.x")
+    settings = SETTINGS.model_copy(update={"claims": names})
+    given = {"org": {"team": "x"}, "https://idp.example/region": "EU"}
+    who = Provider(KEY).verifier(settings).verify(token(**given))
+    assert who.claims == {"org.team": "x", "https://idp.example/region": "EU"}
+    assert "EU" not in repr(who)
+
+
 def test_groups_come_from_the_configured_path() -> None:
     settings = SETTINGS.model_copy(update={"groups_claim": "realm.roles"})
     who = Provider(KEY).verifier(settings).verify(token(realm={"roles": ["x"]}))

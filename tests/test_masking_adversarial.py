@@ -59,7 +59,7 @@ def raw_reads(text: str) -> list[str]:
         r"\(SELECT _g\.\"ID\" AS \"ID\", _g\.\"NAME\" AS \"NAME\", (?P<email>.*?) AS \"EMAIL\", "
         r"(?P<ssn>.*?) AS \"SSN\", _g\.\"BALANCE\" AS \"BALANCE\" "
         r"FROM \"DB\"\.\"PUBLIC\"\.\"CUSTOMERS\"(?: (?:AT|BEFORE) ?\([^()]*\))? AS _g"
-        r"(?: TABLESAMPLE [A-Z]+ \(\d+\))?\)"
+        r"(?: (?:TABLE)?SAMPLE(?: [A-Z]+)? ?\(\d+\))?\)"
     )
     masks = {e for m in inner.finditer(text) for e in (m["email"], m["ssn"])}
     bare = [m for m in masks if not re.match(r"(IFF|CAST)\((IFF\()?_g\.\"\w+\" IS NULL, NULL, ", m)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -102,9 +103,29 @@ def test_what_is_no_policy_at_all_is_a_config_error(text: str) -> None:
         parse_policy(text, "p.yaml")
 
 
-def test_parts_of_the_design_that_are_not_built_yet_are_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="row_filters"):
-        parse_policy(GOOD + "row_filters: []\n", "p.yaml")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version: 1\nrules: &r [*r]\n", "levels|alias|recursive"),
+        ("version: 1\nrules: " + "[" * 5_000, "levels|deep|not YAML"),
+        ("version: 1\ntags: {a: " + "[" * 30 + "]" * 30 + "}", "levels"),
+        (
+            "version: 1\na: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(f"{n}: &{n} [{','.join(['*' + m] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)),
+            "entries",
+        ),
+        ("version: 1\nrules: !!python/object/apply:os.system [x]\n", "p.yaml:2"),
+        ("version: 1\nrules: [{name: 2026-13-99}]\n", "p.yaml:2"),
+        ("version: 1\nrules: [{1: a, b: c}]\n", "p.yaml:2"),
+        ("version: 1\nrules: []\n---\nversion: 1\n", "p.yaml"),
+        ("version: 1\nrules: \x00\n", "p.yaml"),
+        ("version: 1\n" + "#" * 11_000_000, "characters"),
+    ],
+)  # fmt: skip
+def test_hostile_yaml_is_a_config_error_that_names_the_file(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=r"p\.yaml") as caught:
+        parse_policy(text, "p.yaml")
+    assert re.search(says, caught.value.text)
 
 
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hoop_core import judge
 from hoop_core.errors import StatementRefused
-from hoop_core.judge import judge_text
 from hoop_core.model import Identity, NameContext, RunContext
 from hoop_core.policy.file import parse_policy
 from hoop_core.sql.catalog import Catalog
-from hoop_core.sql.limits import Limits, canonical, scan
+from hoop_core.sql.limits import Limits, scan
 from hoop_core.sql.statement import analyse
 
 NAMES = NameContext("DB", "PUBLIC")
@@ -52,9 +52,14 @@ def test_hostile_texts_are_refused_quickly(name: str) -> None:
     assert reason(sql) in reasons
 
 
-def test_recursion_that_only_rewriting_meets_is_a_deny_as_well() -> None:
-    verdict = judge_text(
-        "SELECT 1" + "::int" * 9_000,
+@pytest.mark.parametrize("step", ["analyse", "decide", "rewrite", "verify"])
+def test_recursion_in_any_step_is_a_deny(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(judge, step, too_deep)
+    verdict = judge.judge_text(
+        "SELECT 1",
         NAMES,
         identity=Identity("i", "s", "n", ("g",), "oidc", "d"),
         policy=parse_policy("version: 1\nrules:\n  - {name: r, then: allow}\n", "p.yaml"),
@@ -130,7 +135,7 @@ def test_the_message_of_a_parse_error_does_not_quote_the_statement() -> None:
     ],
 )
 def test_comments_go_and_everything_else_stays(sql: str, text: str) -> None:
-    assert canonical(sql, scan(sql)) == text
+    assert scan(sql).canonical == text
 
 
 def test_limits_can_be_set() -> None:

@@ -167,7 +167,7 @@ def test_what_is_outside_the_closed_world_is_refused(sql: str) -> None:
         "AI_COMPLETE('m', a)", "SNOWFLAKE.CORTEX.COMPLETE('m', a)", "GETVARIABLE('x')",
         "CURRENT_SESSION()", "CURRENT_IP_ADDRESS()", "BUILD_STAGE_FILE_URL('s', 'f')",
         "TO_QUERY('x')", "IS_ROLE_IN_SESSION('r')", "INVOKER_ROLE()", "ALL_USER_NAMES()",
-        "BIND_VALUES('x')", "CURRENT_TRANSACTION()", "EXPLAIN_JSON('x')", "ARRAY_ANY(a, b)", "FIRST(a)", "CLASSIFIER()", "STRING(a)", "MAP(a)", "COLUMN(a)",
+        "BIND_VALUES('x')", "CURRENT_TRANSACTION()", "EXPLAIN_JSON('x')", "ARRAY_ALL(a, b)", "FIRST(a)", "CLASSIFIER()", "STRING(a)", "MAP(a)", "COLUMN(a)",
     ],
 )  # fmt: skip
 def test_functions_that_reach_further_than_their_arguments_are_refused(call: str) -> None:

@@ -42,6 +42,9 @@ class IssuerSettings(_Section):
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     groups_claim: str = "groups"
     name_claim: str = "preferred_username"
+    claims: tuple[str, ...] = Field(default=(), max_length=20)
+    """Further claims that row filters and conditions may compare with: texts or lists of texts. Dots
+    descend, save in a name with `://`."""
     leeway_seconds: int = 30
     discovery_url: str = ""
 
@@ -66,6 +69,12 @@ class VaultSettings(_Section):
     timeout_seconds: float = 15.0
 
 
+class CatalogSettings(_Section):
+    fresh_seconds: float = Field(default=300.0, gt=0)
+    """How long columns and view texts are believed before Snowflake is asked again."""
+    max_objects: int = Field(default=10_000, ge=1)
+
+
 class StoreSettings(_Section):
     url: str = "sqlite:///hoop.db"
     recordings: str = "recordings"
@@ -83,8 +92,31 @@ class LineageSettings(_Section):
     file: Path | None = None
 
 
+class AnalysisSettings(_Section):
+    """Hostile texts are analysed in processes of their own, which are killed when they take too long."""
+
+    deadline_seconds: float = Field(default=2.0, gt=0)
+    """Time of analysis, from which waiting for a worker or for the catalog is excepted."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """How many statements are analysed at once; 0: as many as there are CPUs, at least 4, at most 16."""
+    started: int = Field(default=0, ge=0)
+    """Workers that are started with the gateway; 0: all. The others start when they are needed."""
+    memory_mb: int = Field(default=2048, ge=256)
+    """Address space of one worker."""
+    waiting: int = Field(default=64, ge=1)
+    """Statements of one session that may wait for a worker; a caller may have four times as many."""
+    waiting_seconds: float = Field(default=10.0, gt=0)
+    renew_after: int = Field(default=20_000, ge=1)
+    """Statements that a worker analyses before it is replaced."""
+    cache_entries: int = Field(default=10_000, ge=0)
+    """Verdicts that are kept; 0: none."""
+    cache_mb: int = Field(default=64, ge=1)
+
+
 class PolicySettings(_Section):
     file: Path = Path("policy.yaml")
+    reload_seconds: float = Field(default=2.0, ge=0)
+    """How often the file is looked at for changes; 0: never."""
 
 
 class Settings(BaseSettings):
@@ -98,10 +130,12 @@ class Settings(BaseSettings):
     identity: tuple[IssuerSettings, ...] = Field(default=())
     snowflake: SnowflakeSettings = SnowflakeSettings()
     vault: VaultSettings = VaultSettings()
+    catalog: CatalogSettings = CatalogSettings()
     store: StoreSettings = StoreSettings()
     audit: AuditSettings = AuditSettings()
     lineage: LineageSettings = LineageSettings()
     policy: PolicySettings = PolicySettings()
+    analysis: AnalysisSettings = AnalysisSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -15,6 +17,7 @@ from hoop_core.audit.recording import Recorder
 from hoop_core.errors import (
     Cancelled,
     HoopError,
+    ResultBlocked,
     SnowflakeError,
     SnowflakeUnavailable,
     StatementRefused,
@@ -22,17 +25,20 @@ from hoop_core.errors import (
 )
 from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
-from hoop_core.model import Json, Kind, Verdict
+from hoop_core.masking.scrub import scrub
+from hoop_core.model import Json, Kind, Screen, Verdict
 from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
-from hoop_core.results import ChunkSet, TakenOver, take_over
+from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.taint import Taints, found_json, tainted_json, taints_of
 
 _log = structlog.get_logger(__name__)
-_INVALID_IDENTIFIER = 904  # a column went away: look at the table again next time
+INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
 _UPSTREAM_ENDED = {390104, 390111, 390114}
+_NO_ROWS = {Kind.SHOW, Kind.DESCRIBE, Kind.SESSION, Kind.TRANSACTION}
 _CHANGES_SCHEMA = {
     Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS, Kind.ALTER_TABLE, Kind.DROP_TABLE,
 }  # fmt: skip
@@ -44,6 +50,8 @@ class Plan:
 
     verdict: Verdict
     binding: Binding
+    screen: Screen = field(default_factory=Screen)
+    """What the policy's detectors do to this caller's results."""
 
     @property
     def text(self) -> str:
@@ -69,6 +77,9 @@ class Delivery:
     lineage: LineageEmitter
     catalog: LiveCatalog
     public_url: str
+    screeners: Executor = field(
+        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="screening"), repr=False
+    )
 
     async def run(
         self,
@@ -82,29 +93,29 @@ class Delivery:
         ran = False
         try:
             answer = await self._execute(session, request, plan, upstream, intent)
-            raise_for_answer(answer)
+            raise_for_answer(_scrubbed(answer, session, request, plan))
             ran = True
-            taken = take_over(
-                answer,
-                session_id=session.id,
-                statement_id=request.statement_id,
-                public_url=self.public_url,
-                keep=not plan.verdict.decision.exposed,
+            if not request.describe_only:
+                self._took_effect(session, plan, upstream)
+            taints = _taints(plan, answer)
+            taken = await self._taken_over(
+                answer, session, request, plan=plan, upstream=upstream, taints=taints
             )
             recorded = await asyncio.to_thread(self._record, session, request, taken)
         except Exception as e:
             error = as_hoop_error(e)
             outcome = {"status": _status(error, ran=ran), **error_json(error)}
+            if isinstance(error, ResultBlocked):
+                outcome["findings"] = found_json(error.findings, taints)
             await self._ended(session, request, plan, intent, outcome)
-            if plan.verdict.statement and error.errno == _INVALID_IDENTIFIER:
-                self.catalog.forget(plan.verdict.statement.reads)
+            if plan.verdict.statement and error.errno == INVALID_IDENTIFIER:
+                stale = plan.verdict.statement
+                self.catalog.forget((*stale.reads, *stale.writes))
             if isinstance(error, SnowflakeError) and error.errno in _UPSTREAM_ENDED:
                 raise SnowflakeUnavailable(
                     "Snowflake ended the session of the minted user.", "Connect again."
                 ) from None
             raise error from None
-        if not request.describe_only:
-            self._took_effect(session, plan, upstream)
         await self._ended(
             session,
             request,
@@ -116,9 +127,9 @@ class Delivery:
                 "rows": taken.rows,
                 "remote_parts": len(taken.chunks.urls) if taken.chunks else 0,
                 "recording": recorded,
-                "not_kept": []
-                if taken.keep
-                else [str(m.table) for m in plan.verdict.decision.exposed],
+                "not_kept": [str(m.table) for m in plan.verdict.decision.exposed],
+                "tainted": tainted_json(taints),
+                **_screened_json(taken, taints, plan),
             },
         )
         return Delivered(taken.answer, taken.chunks)
@@ -131,6 +142,44 @@ class Delivery:
             self.catalog.forget(statement.writes)
         if statement and statement.kind is Kind.SESSION:
             session.altered(plan.text)
+
+    async def _taken_over(
+        self,
+        answer: Json,
+        session: GuardedSession,
+        request: QueryRequest,
+        *,
+        plan: Plan,
+        upstream: SnowflakeSession,
+        taints: Taints,
+    ) -> TakenOver:
+        """Gate 9: the answer as the client may see it. Raises ResultBlocked, SnowflakeUnavailable.
+
+        A value that the policy blocks may stand in any part: all are looked at before the first one leaves.
+        """
+        screen = _screen(plan)
+        loop = asyncio.get_running_loop()
+        taken = await loop.run_in_executor(
+            self.screeners,
+            partial(
+                take_over,
+                answer,
+                session_id=session.id,
+                statement_id=request.statement_id,
+                public_url=self.public_url,
+                keep=not plan.verdict.decision.exposed and not screen.freed,
+                screen=screen,
+                taints=taints,
+            ),
+        )
+        if taken.chunks is not None and screen.blocks:
+            for url in taken.chunks.urls:
+                if request.abandoned.is_set():
+                    raise Cancelled("The client took the statement back.")
+                async with upstream.chunk(url, taken.chunks.headers) as response:
+                    content = await read_whole(response)
+                await loop.run_in_executor(self.screeners, taken.chunks.screened, content)
+        return taken
 
     async def _execute(
         self,
@@ -208,6 +257,44 @@ class Delivery:
                 succeeded=outcome["status"] == "succeeded",
                 at=utc_now(),
             )
+
+
+def _screen(plan: Plan) -> Screen:
+    """Lists of objects hold names and comments, no rows: they pass unscreened."""
+    statement = plan.verdict.statement
+    return Screen() if statement and statement.kind in _NO_ROWS else plan.screen
+
+
+def _taints(plan: Plan, answer: Json) -> Taints:
+    rowtype = (answer.get("data") or {}).get("rowtype") or []
+    return taints_of(plan.verdict, [str(c.get("name", "")) for c in rowtype])
+
+
+def _screened_json(taken: TakenOver, taints: Taints, plan: Plan) -> Json:
+    """What the detectors had to say about the first part; the others have log entries of their own."""
+    screen = _screen(plan)
+    if not screen.every:
+        return {}
+    return {
+        "findings": found_json(taken.findings, taints),
+        "unread": taken.unread,
+        "detectors_freed": sorted(screen.freed),
+    }
+
+
+def _scrubbed(answer: Json, session: GuardedSession, request: QueryRequest, plan: Plan) -> Json:
+    """An error answer of Snowflake without the values that it quotes; any other as it is."""
+    if answer.get("success"):
+        return answer
+    statement = plan.verdict.statement
+    names = {session.role.snowflake_role, session.role.warehouse, session.names.database}
+    names.add(session.names.schema)
+    for table in (*statement.reads, *statement.writes) if statement else ():
+        names |= {table.database, table.schema, table.name}
+    for _, columns in plan.verdict.columns:
+        names.update(columns)
+    message = scrub(str(answer.get("message") or ""), request.sql, filter(None, names))
+    return {**answer, "message": message}
 
 
 def _status(error: HoopError, *, ran: bool) -> str:

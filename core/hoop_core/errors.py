@@ -8,12 +8,14 @@
     │   ├── StatementRefused       the text cannot be analysed, or never is allowed
     │   ├── PolicyDenied           the policy says no
     │   ├── ApprovalRefused        a human said no, or nobody answered in time
+    │   ├── ResultBlocked          a detector found what the policy lets nobody see
     │   ├── Cancelled              the client took the statement back
     │   └── NotServed              an endpoint or an operation that Hoop does not offer
     ├── Unavailable                a dependency did not answer; nothing was run      (exit 3)
     │   ├── VaultUnavailable
     │   ├── SnowflakeUnavailable
     │   ├── StoreUnavailable       the store or the log cannot be written
+    │   ├── AnalysisUnavailable    no analysis worker was free in time; try again
     │   └── GatewayUnavailable     client side: Hoop itself cannot be reached
     ├── SnowflakeError             Snowflake itself answered with an error
     └── EvidenceError              a log, a recording or a bundle fails verification (exit 1)
@@ -26,7 +28,10 @@ contain the phrase by which dagster-snowflake recognises (and swallows) a missin
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
+    "AnalysisUnavailable",
     "ApprovalRefused",
     "Cancelled",
     "ConfigError",
@@ -37,6 +42,7 @@ __all__ = [
     "NotServed",
     "PolicyDenied",
     "Refused",
+    "ResultBlocked",
     "SessionGone",
     "SnowflakeError",
     "SnowflakeUnavailable",
@@ -117,6 +123,20 @@ class ApprovalRefused(Refused):
     reason = "APPROVAL"
 
 
+class ResultBlocked(Refused):
+    """The statement ran; its result holds values that the policy's detectors block."""
+
+    reason = "DETECTOR_BLOCKED"
+
+    def __init__(self, column: str, kind: str, *, findings: tuple[Any, ...] = ()) -> None:
+        self.findings = findings
+        super().__init__(
+            f"The result is withheld: its column {column} holds values that look like {kind}, which the "
+            "policy blocks.",
+            "Leave the column out, or ask the owners of the policy.",
+        )
+
+
 class Cancelled(Refused):
     """errno 000604: Snowflake's "SQL execution canceled"."""
 
@@ -145,6 +165,10 @@ class StoreUnavailable(Unavailable):
 
 class GatewayUnavailable(Unavailable):
     errno, reason = 99104, "GATEWAY_UNAVAILABLE"
+
+
+class AnalysisUnavailable(Unavailable):
+    errno, reason = 99105, "ANALYSIS_UNAVAILABLE"
 
 
 class SnowflakeError(HoopError):

@@ -1,7 +1,7 @@
 """The ten gates that every statement passes, in order. Read this file first.
 
      1 identity     the session's caller was verified when it signed in       identity/oidc.py
-     2 parse        the text is understood, or refused                        judge.py, sql/
+     2 parse        the text is understood, or refused                        analysts/, judge.py, sql/
      3 policy       allow, ask a human, or deny                               judge.py, policy/
      6 mask         the text that will run, rewritten and verified            judge.py, masking/
      4 approval     humans answer for exactly that text                       approvals/
@@ -17,31 +17,32 @@ Masking comes before approval because the humans sign the text that will run (I2
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
-from hoop_core import judge
+from hoop_core.analysts.pool import Analysts
+from hoop_core.analysts.question import Question
+from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.binding import Binding, digest
-from hoop_core.approvals.desk import Approval, ApprovalDesk
+from hoop_core.approvals.desk import ApprovalDesk
+from hoop_core.approvals.exceptions import NONE, InForce, scope_of, used_by
 from hoop_core.approvals.waiting import WaitingRoom
 from hoop_core.audit.log import AuditLog, utc_now
-from hoop_core.delivery import Delivered, Delivery, Plan, as_hoop_error
+from hoop_core.delivery import INVALID_IDENTIFIER, Delivered, Delivery, Plan, as_hoop_error
 from hoop_core.errors import (
     ApprovalRefused,
     Cancelled,
     HoopError,
     NotServed,
     PolicyDenied,
+    SnowflakeError,
     StatementRefused,
     StoreUnavailable,
 )
-from hoop_core.model import ApprovalStatus, Json, Kind, Outcome, Verdict
+from hoop_core.model import ApprovalStatus, Identity, Json, Kind, Outcome, RoleBinding, Verdict
 from hoop_core.policy.model import Policy
 from hoop_core.racing import unless_abandoned
 from hoop_core.records import (
@@ -53,11 +54,13 @@ from hoop_core.records import (
     run_json,
     sha256,
     statement_json,
+    used_first,
 )
 from hoop_core.session import GuardedSession, QueryRequest, meaning_of
+from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.sql.refusals import refuse
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -71,16 +74,39 @@ class Guard:
     waiting: WaitingRoom
     log: AuditLog
     delivery: Delivery
-    analysts: Executor
+    analysts: Analysts
+
+    def role_for(self, identity: Identity, requested: str | None) -> RoleBinding:
+        """Who a caller becomes, under the policy in force now. Raises PolicyDenied."""
+        return self.policy.role_for(identity, requested)
 
     async def run(self, session: GuardedSession, request: QueryRequest) -> Delivered:
         """Take one statement through all gates. Raises HoopError; a refusal is in the log.
 
         A client that takes its statement back sets `request.abandoned`. The task itself is never cancelled:
         every statement comes to an end that is written down.
+
+        Where Snowflake does not know a column, what was believed of the tables may be out of date. Nothing
+        has run then; so the tables are looked at again, and the statement passes all gates once more with an
+        intent of its own, unless the same text would come of it.
         """
+        plan, upstream, intent = await self._ready(session, request)
         try:
-            plan = await self._decide(session, request)
+            return await self.delivery.run(session, request, plan, upstream, intent)
+        except SnowflakeError as e:
+            if e.errno != INVALID_IDENTIFIER:
+                raise
+            again = await self._ready_anew(session, request, plan)
+            if again is None:
+                raise
+        return await self.delivery.run(session, request, *again)
+
+    async def _ready(
+        self, session: GuardedSession, request: QueryRequest, plan: Plan | None = None
+    ) -> tuple[Plan, SnowflakeSession, int]:
+        """Gates 2 to 7, or 4 to 7 for a plan that is there already. A refusal is in the log."""
+        try:
+            plan = plan or await self._decide(session, request)
             plan, grant = await self._approval(session, request, plan)
             lease, upstream = await session.upstream()
             if request.abandoned.is_set() or session.closed:
@@ -90,46 +116,69 @@ class Guard:
             error = as_hoop_error(e)
             await self._refused(session, request, error)
             raise error from None
-        return await self.delivery.run(session, request, plan, upstream, intent)
+        return plan, upstream, intent
+
+    async def _ready_anew(
+        self, session: GuardedSession, request: QueryRequest, failed: Plan
+    ) -> tuple[Plan, SnowflakeSession, int] | None:
+        """The second try; None when it would be the first one again. A refusal is in the log."""
+        try:
+            plan = await self._decide(session, request)
+        except Exception as e:
+            error = as_hoop_error(e)
+            await self._refused(session, request, error)
+            raise error from None
+        return None if plan.text == failed.text else await self._ready(session, request, plan)
 
     # ------------------------------------------------------------------ 2, 3, 6
 
     async def _decide(self, session: GuardedSession, request: QueryRequest) -> Plan:
-        """Understand, decide, rewrite and verify. Raises StatementRefused or PolicyDenied."""
+        """Understand, decide, rewrite and verify, in a process that may be killed.
+
+        Raises StatementRefused, PolicyDenied, or AnalysisUnavailable.
+        """
         _check_served(request)
-        analysis = await self._analysed(judge.analyse, request.sql, session.names)
-        catalog = await self.catalog.snapshot(analysis.tables)
         policy = self.policy
-        verdict = await self._analysed(
-            partial(
-                judge.judge,
-                analysis,
-                identity=session.identity,
-                policy=policy,
-                catalog=catalog,
-                run=session.run,
-                now=utc_now(),
-            )
+        exceptions = await self._exceptions(session, policy)
+        policy.check_role(session.identity, session.role)
+        question = Question(
+            sql=request.sql,
+            names=session.names,
+            identity=session.identity,
+            policy=policy,
+            run=session.run,
+            now=utc_now(),
+            exceptions=exceptions.columns,
+            session=session.id,
         )
-        if verdict.decision.outcome is Outcome.DENY or verdict.rewritten is None:
+        snapshot = partial(self.catalog.snapshot, role=session.role.snowflake_role)
+        judged = await self.analysts.judge(question, snapshot)
+        verdict = judged.verdict
+        verdict = replace(verdict, decision=exceptions.named_in(verdict.decision))
+        if verdict.rewritten is None or verdict.statement is None:
             raise _denied(verdict)
         binding = Binding(
             identity=session.identity,
             role=session.role,
-            fingerprint=analysis.statement.fingerprint,
+            fingerprint=verdict.statement.fingerprint,
             executed_sha256=sha256(verdict.rewritten),
             parameters_sha256=digest(request.bindings),
             policy_digest=policy.digest,
-            catalog_digest=catalog.digest(analysis.tables),
+            catalog_digest=judged.catalog_digest,
             run=session.run,
             settings=meaning_of(session.parameters, request.parameters),
         )
-        return Plan(verdict, binding)
+        return Plan(verdict, binding, policy.screen_for(session.identity))
 
-    async def _analysed(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Analysis has threads of its own, so that a heavy text never holds up the log."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.analysts, work, *arguments)
+    async def _exceptions(self, session: GuardedSession, policy: Policy) -> InForce:
+        """Read anew for every statement: a revocation counts at once, on every replica.
+
+        Raises StoreUnavailable: to mask what was shown a moment ago would look like other data.
+        """
+        if not policy.offers_exceptions:
+            return NONE
+        scope = scope_of(session.identity, session.role, policy)
+        return InForce.of(await asyncio.to_thread(self.desk.standing, scope))
 
     # ------------------------------------------------------------------ 4
 
@@ -161,6 +210,7 @@ class Guard:
         terms = plan.verdict.decision.approval
         if terms is None:
             raise PolicyDenied("The policy asks for an approval but names no approvers.")
+        decided = decision_json(plan.verdict.decision)
         question = {
             "requester": person_json(session.identity),
             "session_id": session.id,
@@ -171,7 +221,8 @@ class Guard:
             "sql": request.sql,
             "rewritten": plan.verdict.rewritten,
             **statement_json(plan.verdict),
-            **decision_json(plan.verdict.decision),
+            **decided,
+            "masked": used_first(decided["masked"], plan.verdict),
         }
         return await asyncio.to_thread(
             self.desk.ask, plan.binding, terms, question, session_id=session.id
@@ -201,7 +252,10 @@ class Guard:
         grant: Approval | None,
         user: str,
     ) -> int:
-        """Make durable what is about to run; a grant is used up in the same transaction (I1, I5)."""
+        """Make durable what is about to run (I1); in the same transaction a grant is used up (I5), and the
+        exceptions that the text rests on still hold.
+        """
+        exceptions = used_by(plan.verdict.decision)
         entry = {
             **asked_json(session, request),
             **statement_json(plan.verdict),
@@ -209,12 +263,15 @@ class Guard:
             "executed": plan.text,
             "executed_sha256": sha256(plan.text),
             "approval": grant.id if grant else None,
+            "exceptions": list(exceptions),
             "snowflake_user": user,
         }
 
         def write(connection: Connection) -> Json:
             if grant is not None:
                 self.desk.consume(connection, grant.id, plan.binding)
+            if exceptions:
+                self.desk.check_standing(connection, exceptions)
             return entry
 
         return await asyncio.to_thread(
@@ -236,12 +293,14 @@ class Guard:
             _log.error("refused, and the log cannot be written", why=error.text, log=unwritten.text)
 
 
-def _denied(verdict: Verdict) -> PolicyDenied:
+def _denied(verdict: Verdict) -> PolicyDenied | StatementRefused:
     """The denial as the driver's error; for an unknown table under Snowflake's own code for it."""
     reasons = verdict.decision.reasons
+    if verdict.statement is None and reasons:  # not understood: no policy was asked
+        return refuse(reasons[0].code, reasons[0].message)
     unknown = bool(reasons) and reasons[0].code == "UNKNOWN_OBJECT"
     return PolicyDenied(
-        ("; ".join(r.message for r in reasons) or "Denied") + ".",
+        ("; ".join(r.message.removesuffix(".") for r in reasons) or "Denied") + ".",
         "Check its name." if unknown else "Ask the owners of the policy if you need this.",
         reason=reasons[0].code if reasons else "POLICY",
         errno=2003 if unknown else None,

@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Generator
 from datetime import datetime
+from functools import cache
 
 from hoop_core.errors import HoopError, StatementRefused
 from hoop_core.masking.masks import MaskName
@@ -29,9 +30,10 @@ from hoop_core.policy.file import load_policy, parse_policy
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import Catalog
 from hoop_core.sql.limits import DEFAULT, Limits
-from hoop_core.sql.lineage import column_lineage
+from hoop_core.sql.lineage import trace
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.statement import Analysis, analyse
+from hoop_core.views import beneath, objects
 
 __all__ = [
     "Analysis",
@@ -57,6 +59,7 @@ def judge(
     now: datetime,
     exceptions: frozenset[tuple[TableName, str]] = frozenset(),
     mask_override: str | None = None,
+    limits: Limits = DEFAULT,
 ) -> Verdict:
     """Decide on an analysed statement, and rewrite and verify what may run. Never raises.
 
@@ -65,21 +68,39 @@ def judge(
     started = time.perf_counter_ns()
     statement = analysis.statement
     try:
+        views, ctes = beneath(analysis, catalog, limits), analysis.ctes
+        if views is not None:
+            statement, ctes, catalog = views.statement, views.ctes, views.catalog
         override = None if mask_override is None else MaskName(mask_override)
+        traced = cache(lambda: trace(analysis, catalog) if views is None else views.trace())
         case = Case(
-            statement, analysis.ctes, identity, policy, catalog, run, now, override, exceptions
+            statement,
+            ctes,
+            identity,
+            policy,
+            catalog,
+            run,
+            now,
+            override,
+            exceptions,
+            lambda: traced().columns,
         )
         ruling = decide(case)
         if ruling.decision.outcome is Outcome.DENY:
             return _verdict(started, ruling.decision, statement)
-        text = rewrite(analysis, ruling.plans)
-        if analysis.tree is None:
-            _verify_command(text, statement)
+        if views is not None:
+            text = views.text(ruling.plans)
         else:
-            verify(text, statement=statement, plans=ruling.plans)
-        lineage = column_lineage(analysis, catalog)
+            text = rewrite(analysis, ruling.plans)
+            if analysis.tree is None:
+                _verify_command(text, statement)
+            else:
+                verify(text, statement=statement, plans=ruling.plans, original=analysis)
         return dataclasses.replace(
-            _verdict(started, ruling.decision, statement), rewritten=text, lineage=lineage
+            _verdict(started, ruling.decision, statement),
+            rewritten=text,
+            lineage=traced().lineage,
+            columns=traced().columns,
         )
     except Exception as e:
         return _verdict(started, _refused(policy, e), statement)
@@ -108,9 +129,8 @@ def judging(
         analysis = analyse(sql, names, limits)
     except Exception as e:
         return _verdict(started, _refused(policy, e), None)
-    asked = time.perf_counter_ns()
-    catalog = yield analysis.tables
-    started += time.perf_counter_ns() - asked  # waiting for the catalog is not our time
+    catalog, waited = yield from _timed(objects(analysis.tables, limits))
+    started += waited  # waiting for the catalog is not our time
     verdict = judge(
         analysis,
         identity=identity,
@@ -120,8 +140,25 @@ def judging(
         now=now,
         exceptions=exceptions,
         mask_override=mask_override,
+        limits=limits,
     )
     return dataclasses.replace(verdict, elapsed_us=_elapsed_us(started))
+
+
+def _timed(
+    conversation: Generator[Wanted, Catalog, Catalog],
+) -> Generator[Wanted, Catalog, tuple[Catalog, int]]:
+    """The conversation, and the nanoseconds that it waited for its answers."""
+    waited = 0
+    try:
+        wanted = next(conversation)
+        while True:
+            asked = time.perf_counter_ns()
+            catalog = yield wanted
+            waited += time.perf_counter_ns() - asked
+            wanted = conversation.send(catalog)
+    except StopIteration as done:
+        return done.value, waited
 
 
 def judge_text(

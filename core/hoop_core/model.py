@@ -124,11 +124,63 @@ class Reason:
     message: str
 
 
+class Detector(StrEnum):
+    """Kinds of values that are recognised in results by what they look like."""
+
+    EMAIL = "email"
+    CARD = "card"
+    SSN = "ssn"
+    IBAN = "iban"
+    PHONE = "phone"
+    TOKEN = "token"  # noqa: S105 - keys and tokens of all sorts
+
+
+class DetectorAction(StrEnum):
+    """What happens to a result in which a detector finds something; later ones are stricter."""
+
+    REPORT = "report"
+    MASK = "mask"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What the detectors do to the results that one caller gets.
+
+    `freed` are the kinds that some rule masks or blocks for others, and not for this caller: they are still
+    looked for, so that the log says what was shown.
+    """
+
+    masks: frozenset[Detector] = frozenset()
+    blocks: frozenset[Detector] = frozenset()
+    reports: frozenset[Detector] = frozenset()
+    freed: frozenset[Detector] = frozenset()
+
+    @property
+    def every(self) -> frozenset[Detector]:
+        return self.masks | self.blocks | self.reports | self.freed
+
+    @property
+    def binds(self) -> bool:
+        """Whether a result may have to be changed or withheld: then it must be readable."""
+        return bool(self.masks or self.blocks)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class MaskedColumn:
     table: TableName
     column: str
     mask: str
+    exception: str | None = None
+    """The approved exception that shows the column all the same; None: masked, or shown by group."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FilteredTable:
+    """A table of which the caller sees some rows only; `where` as the policy writes it, without values."""
+
+    table: TableName
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +201,7 @@ class ApprovalStatus(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     CONSUMED = "consumed"
+    REVOKED = "revoked"  # a standing grant that was ended before its time
 
 
 class AnswerVerdict(StrEnum):
@@ -167,7 +220,10 @@ class Decision:
     policy_digest: str
     approval: ApprovalTerms | None = None
     exposed: tuple[MaskedColumn, ...] = ()
-    """Columns that the policy masks for others and shows to this caller: an exception, on record."""
+    """Columns that the policy masks for others and shows to this caller: an exception, on record.
+    The column `*` with the mask `row_filter` stands for rows that others do not see."""
+    filtered: tuple[FilteredTable, ...] = ()
+    """Tables of which the caller sees only the rows that a filter of the policy lets by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def identity_json(identity: Identity) -> Json:
     return person_json(identity) | {
         "method": identity.method,
         "token_sha256": identity.token_digest,
+        "claims": {k: v if isinstance(v, str) else list(v) for k, v in identity.claims.items()},
     }
 
 
@@ -80,10 +81,29 @@ def decision_json(decision: Decision) -> Json:
             {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.masked
         ],
         "exposed": [
-            {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.exposed
+            {
+                "table": str(m.table),
+                "column": m.column,
+                "mask": m.mask,
+                "exception": m.exception,
+            }
+            for m in decision.exposed
         ],
+        "filtered": [{"table": str(f.table), "where": f.where} for f in decision.filtered],
         "policy_digest": decision.policy_digest,
     }
+
+
+def used_first(masked: list[Json], verdict: Verdict) -> list[Json]:
+    """The masked columns for an approver: those that the statement reads first; `used` is null where the
+    columns read of a table are not known.
+    """
+    read = {str(table): set(columns) for table, columns in verdict.columns}
+    named = [
+        {**m, "used": m["column"] in read[m["table"]] if m["table"] in read else None}
+        for m in masked
+    ]
+    return sorted(named, key=lambda m: m["used"] is False)
 
 
 def statement_json(verdict: Verdict) -> Json:

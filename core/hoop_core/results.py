@@ -12,12 +12,18 @@ import binascii
 import hmac
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from hoop_core.audit.recording import rowset_to_arrow
-from hoop_core.errors import NotServed, SnowflakeUnavailable
-from hoop_core.model import Json
+from hoop_core.errors import NotServed, ResultBlocked, SnowflakeUnavailable
+from hoop_core.masking.detect import Finding
+from hoop_core.masking.screen import MOST_BYTES, Screened, screen_part, screen_rows, unreadable
+from hoop_core.model import Json, Screen
+from hoop_core.taint import Taints, found_json
 
 CHUNK_HEADER = "x-hoop-chunk"
 CHUNK_PATH = "/hoop/chunks"
@@ -33,6 +39,9 @@ _SSE_C_ALGORITHM = "x-amz-server-side-encryption-customer-algorithm"
 _SSE_C_KEY = "x-amz-server-side-encryption-customer-key"
 
 
+_NO_SCREEN, _NO_TAINTS = Screen(), Taints()
+
+
 @dataclass(slots=True)
 class ChunkSet:
     """The remote parts of one result, known to Hoop alone."""
@@ -44,8 +53,18 @@ class ChunkSet:
     headers: dict[str, str] = field(repr=False)
     secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
     keep: bool = True
+    rowtype: tuple[Json, ...] = ()
+    screen: Screen = field(default_factory=Screen)
+    taints: Taints = field(default_factory=Taints)
     recorded: set[int] = field(default_factory=set)
     deliveries: Counter[int] = field(default_factory=Counter)
+
+    def screened(self, content: bytes) -> Screened:
+        """One part as the client may see it. Raises ResultBlocked or SnowflakeUnavailable."""
+        return screen_part(content, self.result_format, self.rowtype, self.screen)
+
+    def found_json(self, findings: Iterable[Finding]) -> list[Json]:
+        return found_json(findings, self.taints)
 
     def admits(self, presented: str) -> bool:
         return hmac.compare_digest(presented.encode(), self.secret.encode())
@@ -61,12 +80,25 @@ class TakenOver:
     chunks: ChunkSet | None
     keep: bool
     """Whether the recording may hold the rows; else it holds what is known about them."""
+    findings: tuple[Finding, ...] = ()
+    """What the detectors found in the first part."""
+    unread: bool = False
+    """Whether the first part could not be read by the detectors, and did not have to be."""
 
 
 def take_over(
-    answer: Json, *, session_id: str, statement_id: str, public_url: str, keep: bool = True
+    answer: Json,
+    *,
+    session_id: str,
+    statement_id: str,
+    public_url: str,
+    keep: bool = True,
+    screen: Screen = _NO_SCREEN,
+    taints: Taints = _NO_TAINTS,
 ) -> TakenOver:
-    """Make Snowflake's successful answer presentable. Raises NotServed or SnowflakeUnavailable.
+    """Make Snowflake's successful answer presentable, its first part screened by the detectors.
+
+    Raises NotServed, ResultBlocked or SnowflakeUnavailable.
 
     `keep` is false for rows that hold protected values (an exception lets this caller see them): the
     recording then has no copy of them.
@@ -79,6 +111,7 @@ def take_over(
         )
     passed = {k: v for k, v in data.items() if k in _PASSED}
     result_format = str(data.get("queryResultFormat") or "json")
+    findings, unread = _screen_inline(passed, result_format, screen)
     chunks = None
     if data.get("chunks"):
         chunks = ChunkSet(
@@ -88,6 +121,9 @@ def take_over(
             urls=tuple(str(c["url"]) for c in data["chunks"]),
             headers=_upstream_headers(data),
             keep=keep,
+            rowtype=tuple(passed.get("rowtype") or ()),
+            screen=screen,
+            taints=taints,
         )
         base = f"{public_url}{CHUNK_PATH}/{statement_id}"
         passed["chunks"] = [
@@ -97,7 +133,51 @@ def take_over(
         passed["chunkHeaders"] = {CHUNK_HEADER: chunks.secret}
     shown = {"data": passed, "success": True, "code": None, "message": None}
     rows = int(data.get("total") or 0)
-    return TakenOver(shown, _inline(passed, result_format), rows, chunks, keep)
+    inline = _inline(passed, result_format)
+    return TakenOver(shown, inline, rows, chunks, keep, findings, unread)
+
+
+def _screen_inline(
+    passed: Json, result_format: str, screen: Screen
+) -> tuple[tuple[Finding, ...], bool]:
+    """Screen the part that comes with the answer, in place."""
+    rowtype = list(passed.get("rowtype") or [])
+    if result_format == "arrow":
+        screened = screen_part(_inline(passed, result_format), "arrow", rowtype, screen)
+        if screened.findings:
+            passed["rowsetBase64"] = base64.b64encode(screened.content).decode()
+        return screened.findings, not screened.readable
+    if result_format != "json" and screen.binds:
+        raise unreadable(ValueError(f"form {result_format[:20]}"))
+    try:
+        rows, findings = screen_rows(list(passed.get("rowset") or []), rowtype, screen)
+    except ResultBlocked:
+        raise
+    except Exception as e:
+        if screen.binds:
+            raise unreadable(e) from None
+        return (), True
+    if findings:
+        passed["rowset"] = rows
+    return findings, False
+
+
+async def read_whole(response: httpx.Response) -> bytes:
+    """A part's bytes, unpacked as its headers say. Raises SnowflakeUnavailable."""
+    content = bytearray()
+    try:
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MOST_BYTES:
+                raise SnowflakeUnavailable(
+                    f"A part of the result is larger than {MOST_BYTES >> 20} MB.",
+                    "Select fewer columns or rows.",
+                )
+    except httpx.HTTPError as e:
+        raise SnowflakeUnavailable(
+            f"A part of the result cannot be fetched ({type(e).__name__}).", "Run it again."
+        ) from None
+    return bytes(content)
 
 
 def _upstream_headers(data: Json) -> dict[str, str]:

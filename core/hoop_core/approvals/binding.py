@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import rfc8785
 
@@ -31,6 +31,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(rfc8785.dumps(encodable(value))).hexdigest()
 
 
+class Bound(Protocol):
+    """What a grant is given for: to whom, and for exactly what."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def scope(self) -> str | None:
+        """By which a standing grant is found again; None for a grant for one use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Everything that must be the same at execution as when the humans said yes."""
@@ -45,6 +57,10 @@ class Binding:
     run: RunContext
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Session and statement parameters that change what the text means (formats, time zone)."""
+
+    @property
+    def scope(self) -> None:
+        return None
 
     @property
     def digest(self) -> str:

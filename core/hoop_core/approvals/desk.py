@@ -5,65 +5,33 @@
        ├─reject──▶ rejected ◀─reject (before use: deny wins)
        └─time────▶ expired  ◀─time
 
-Every move is one transaction with its log entry.
+A standing grant (a masking exception) is not used up: it holds until its time is over or somebody
+revokes it, and a question for one can be revoked too. Every move is one transaction with its log entry.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
-from hoop_core.approvals.binding import Binding
+from hoop_core.approvals.approval import (
+    OPEN,
+    Approval,
+    NoSuchApproval,
+    check_answer,
+    check_revocation,
+    key_of,
+)
+from hoop_core.approvals.binding import Binding, Bound
 from hoop_core.audit.log import AuditLog, utc_now
-from hoop_core.errors import ApprovalRefused, Refused
+from hoop_core.errors import ApprovalRefused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identity, Json
 from hoop_core.store import Store
 from hoop_core.store.tables import answers, approvals
-
-_OPEN = ("pending", "approved")
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """A question with its answers, as approvers, orchestrators and evidence see it."""
-
-    id: str
-    binding: str
-    requester_key: str
-    status: ApprovalStatus
-    approvers: tuple[str, ...]
-    quorum: int
-    body: Json
-    answers: tuple[Json, ...]
-    created_at: datetime
-    pending_until: datetime
-    valid_until: datetime | None
-    consumed_at: datetime | None
-
-    def as_json(self) -> Json:
-        times = {
-            "created_at": self.created_at,
-            "pending_until": self.pending_until,
-            "valid_until": self.valid_until,
-            "consumed_at": self.consumed_at,
-        }
-        return {
-            "id": self.id,
-            "status": str(self.status),
-            **self.body,
-            "approvers": list(self.approvers),
-            "quorum": self.quorum,
-            "answers": list(self.answers),
-            **{k: v.isoformat() if v else None for k, v in times.items()},
-        }
-
-
-class NoSuchApproval(Refused):
-    reason = "NO_SUCH_APPROVAL"
 
 
 class ApprovalDesk:
@@ -73,7 +41,7 @@ class ApprovalDesk:
         self._store, self._log = store, log
 
     def ask(
-        self, binding: Binding, terms: ApprovalTerms, body: Json, *, session_id: str | None
+        self, binding: Bound, terms: ApprovalTerms, body: Json, *, session_id: str | None
     ) -> Approval:
         """The open question of this binding, or a new one."""
         self.expire_due()
@@ -91,6 +59,7 @@ class ApprovalDesk:
                 insert(approvals).values(
                     id=identifier,
                     binding=binding.digest,
+                    scope=binding.scope,
                     requester_key=binding.identity.key,
                     status=ApprovalStatus.PENDING,
                     approvers=list(terms.approvers),
@@ -127,11 +96,8 @@ class ApprovalDesk:
                 lambda c: self._answer(c, identifier, approver, verdict, reason),
             )
         except ApprovalRefused as e:
-            who = {"issuer": approver.issuer, "subject": approver.subject, "name": approver.name}
-            self._log.append(
-                "approval.answer_refused",
-                {"approval": identifier, "approver": who, "verdict": verdict, "why": e.message},
-            )
+            entry = {"approver": _person(approver), "verdict": verdict, "why": e.message}
+            self._log.append("approval.answer_refused", {"approval": identifier, **entry})
             raise
         return self.get(identifier)
 
@@ -144,21 +110,17 @@ class ApprovalDesk:
         reason: str,
     ) -> Json:
         approval = self._load(connection, identifier)
-        _check_answer(approval, approver, verdict, reason)
+        check_answer(approval, approver, verdict, reason)
         now = utc_now()
-        who = {
-            "issuer": approver.issuer,
-            "subject": approver.subject,
-            "name": approver.name,
-            "groups": sorted(set(approver.groups) & set(approval.approvers)),
-        }
+        groups = sorted(set(approver.groups) & set(approval.approvers))
+        who = {**_person(approver), "groups": groups}
         values = {
             "approver": who,
             "verdict": verdict,
             "reason": reason.strip(),
             "answered_at": now,
         }
-        earlier = [a for a in approval.answers if _key(a["approver"]) == approver.key]
+        earlier = [a for a in approval.answers if key_of(a["approver"]) == approver.key]
         if earlier:  # only a change from yes to no comes this far
             connection.execute(
                 update(answers)
@@ -170,7 +132,7 @@ class ApprovalDesk:
             connection.execute(
                 insert(answers).values(approval_id=identifier, approver_key=approver.key, **values)
             )
-        status = approval.status
+        status, valid_until = approval.status, approval.valid_until
         if verdict is AnswerVerdict.REJECT:
             status = ApprovalStatus.REJECTED
         elif len(approval.answers) + 1 >= approval.quorum:
@@ -181,18 +143,21 @@ class ApprovalDesk:
                 seconds = connection.scalar(
                     select(approvals.c.valid_seconds).where(approvals.c.id == identifier)
                 )
-                changed["valid_until"] = now + timedelta(seconds=int(seconds or 0))
+                valid_until = now + timedelta(seconds=int(seconds or 0))
+                changed["valid_until"] = valid_until
             connection.execute(
                 update(approvals).where(approvals.c.id == identifier).values(**changed)
             )
         return {
             "approval": identifier,
+            "kind": approval.kind,
             "binding": approval.binding,
             "approver": who,
             "verdict": verdict,
             "reason": reason.strip(),
             "status": status,
             "quorum": approval.quorum,
+            "valid_until": valid_until.isoformat() if valid_until else None,
         }
 
     def consume(self, connection: Connection, identifier: str, binding: Binding) -> None:
@@ -212,17 +177,90 @@ class ApprovalDesk:
                 "Run the statement again: it will be asked for anew.",
             )
 
+    def standing(self, scope: str) -> list[Approval]:
+        """The standing grants of this scope that hold now. Raises StoreUnavailable."""
+        query = (
+            select(approvals)
+            .where(approvals.c.scope == scope)
+            .where(approvals.c.status == ApprovalStatus.APPROVED)
+            .where(approvals.c.valid_until > utc_now())
+        )
+        with self._store.read() as connection:
+            return [self._with_answers(connection, r) for r in connection.execute(query).all()]
+
+    def check_standing(self, connection: Connection, identifiers: Collection[str]) -> None:
+        """Standing grants still hold, inside the transaction of the intent entry that rests on them.
+
+        The rows are locked against a revocation until then. Raises ApprovalRefused.
+        """
+        holding = connection.scalars(
+            select(approvals.c.id)
+            .where(approvals.c.id.in_(identifiers))
+            .where(approvals.c.scope.is_not(None))
+            .where(approvals.c.status == ApprovalStatus.APPROVED)
+            .where(approvals.c.valid_until > utc_now())
+            .with_for_update(read=True)
+        )
+        ended = sorted(set(identifiers) - set(holding))
+        if ended:
+            raise ApprovalRefused(
+                f"The masking exception {', '.join(ended)} ended before the statement ran.",
+                "Run the statement again: it will show the columns masked.",
+            )
+
+    def revoke(self, identifier: str, who: Identity, reason: str) -> Approval:
+        """End a standing grant, or its question, at once. Raises ApprovalRefused, which is logged."""
+        self.expire_due()
+
+        def write(connection: Connection) -> Json:
+            approval = self._load(connection, identifier)
+            check_revocation(approval, who, reason)
+            revocation = {"by": _person(who), "reason": reason.strip()}
+            connection.execute(
+                update(approvals)
+                .where(approvals.c.id == identifier)
+                .values(
+                    status=ApprovalStatus.REVOKED,
+                    revocation={**revocation, "at": utc_now().isoformat()},
+                )
+            )
+            return {
+                "approval": identifier,
+                "kind": approval.kind,
+                "binding": approval.binding,
+                "was": approval.status,
+                **revocation,
+            }
+
+        try:
+            self._log.append("approval.revoked", write)
+        except ApprovalRefused as e:
+            entry = {"approval": identifier, "by": _person(who), "why": e.message}
+            self._log.append("approval.revoke_refused", entry)
+            raise
+        return self.get(identifier)
+
     def get(self, identifier: str) -> Approval:
         """Raises NoSuchApproval."""
         self.expire_due()
         with self._store.read() as connection:
             return self._load(connection, identifier)
 
-    def list(self, status: ApprovalStatus | None = None, *, limit: int = 5000) -> list[Approval]:
+    def list(
+        self,
+        status: ApprovalStatus | None = None,
+        *,
+        standing: bool | None = None,
+        limit: int = 5000,
+    ) -> list[Approval]:
+        """The newest first; `standing` asks for standing grants only, or for those of one use only."""
         self.expire_due()
         query = select(approvals).order_by(approvals.c.created_at.desc()).limit(limit)
         if status is not None:
             query = query.where(approvals.c.status == status)
+        if standing is not None:
+            scope = approvals.c.scope
+            query = query.where(scope.is_not(None) if standing else scope.is_(None))
         with self._store.read() as connection:
             return [self._with_answers(connection, r) for r in connection.execute(query).all()]
 
@@ -241,8 +279,9 @@ class ApprovalDesk:
             (approvals.c.status == ApprovalStatus.PENDING) & (approvals.c.pending_until <= now),
             (approvals.c.status == ApprovalStatus.APPROVED) & (approvals.c.valid_until <= now),
         )
+        columns = (approvals.c.id, approvals.c.status, approvals.c.body)
         with self._store.read() as connection:
-            rows = connection.execute(select(approvals.c.id, approvals.c.status).where(due)).all()
+            rows = connection.execute(select(*columns).where(due)).all()
         for row in rows:
 
             def write(connection: Connection, row: Row[Any] = row) -> Json:
@@ -254,7 +293,7 @@ class ApprovalDesk:
                 )
                 if closed.rowcount != 1:
                     raise _AskedMeanwhile
-                return {"approval": row.id, "was": row.status}
+                return {"approval": row.id, "kind": row.body.get("kind"), "was": row.status}
 
             try:
                 self._log.append("approval.expired", write)
@@ -265,7 +304,7 @@ class ApprovalDesk:
         row = connection.execute(
             select(approvals)
             .where(approvals.c.binding == binding)
-            .where(approvals.c.status.in_(_OPEN))
+            .where(approvals.c.status.in_(OPEN))
         ).one_or_none()
         return None if row is None else self._with_answers(connection, row)
 
@@ -286,6 +325,7 @@ class ApprovalDesk:
         return Approval(
             id=row.id,
             binding=row.binding,
+            scope=row.scope,
             requester_key=row.requester_key,
             status=ApprovalStatus(row.status),
             approvers=tuple(row.approvers),
@@ -304,6 +344,7 @@ class ApprovalDesk:
             pending_until=row.pending_until,
             valid_until=row.valid_until,
             consumed_at=row.consumed_at,
+            revocation=row.revocation,
         )
 
 
@@ -311,29 +352,5 @@ class _AskedMeanwhile(Exception):
     """Another writer was faster; the transaction is rolled back."""
 
 
-def _key(who: Json) -> str:
-    return f"{who['issuer']}#{who['subject']}"
-
-
-def _check_answer(
-    approval: Approval, approver: Identity, verdict: AnswerVerdict, reason: str
-) -> None:
-    """Raises ApprovalRefused unless this person may give this answer now."""
-    if approver.key == approval.requester_key:
-        raise ApprovalRefused(
-            "Nobody may answer their own request.", "Another person of the group must answer."
-        )
-    if not set(approver.groups) & set(approval.approvers):
-        raise ApprovalRefused(
-            f"{approver.name} is in none of the groups that may answer.",
-            f"Ask somebody of: {', '.join(approval.approvers)}.",
-        )
-    if not reason.strip():
-        raise ApprovalRefused("An answer needs a reason.", "Say in a sentence why.")
-    if approval.status not in _OPEN:
-        raise ApprovalRefused(f"This request is {approval.status} already.")
-    rejecting = verdict is AnswerVerdict.REJECT
-    if approval.status is ApprovalStatus.APPROVED and not rejecting:
-        raise ApprovalRefused("This request is approved already.")
-    if any(_key(a["approver"]) == approver.key for a in approval.answers) and not rejecting:
-        raise ApprovalRefused("You have answered this request already.")
+def _person(who: Identity) -> Json:
+    return {"issuer": who.issuer, "subject": who.subject, "name": who.name}

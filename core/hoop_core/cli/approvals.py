@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +15,8 @@ from rich.text import Text
 
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
-from hoop_core.client import AnswerVerdict, Approval, ApprovalStatus
+from hoop_core.client import MASKING_EXCEPTION, AnswerVerdict, Approval, ApprovalStatus
+from hoop_core.spans import in_words
 
 app = typer.Typer(help="Requests that wait for a human.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", help="Why; an answer without one is refused.")]
@@ -35,7 +36,7 @@ def list_(
     table = listing("id", "status", "who", "wants", "yes", "asked (UTC)")
     for a in found:
         table.add_row(
-            a.id, a.status, plain(a.requester.name), plain(f"{a.kind} {' '.join(a.writes)}"),
+            a.id, state(a), plain(a.requester.name), plain(wanted(a)),
             f"{a.quorum - a.missing}/{a.quorum}", f"{a.created_at:%m-%d %H:%M}",
         )  # fmt: skip
     emit(as_json, {"approvals": [as_plain(a) for a in found]}, table)
@@ -59,7 +60,7 @@ def approve(
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say yes to exactly the text that is shown."""
+    """Say yes to exactly what is shown."""
     _answer(approval_id, AnswerVerdict.APPROVE, reason, url, token_env, as_json)
 
 
@@ -107,35 +108,93 @@ def as_plain(approval: Approval) -> dict[str, Any]:
     return plain_values
 
 
+def state(approval: Approval) -> str:
+    """An exception of an earlier policy shows nothing, and no list must say otherwise."""
+    return f"{approval.status}, void: policy changed" if approval.void else str(approval.status)
+
+
+def wanted(approval: Approval) -> str:
+    """What it is about, in a few words."""
+    if approval.kind == MASKING_EXCEPTION:
+        return f"see {', '.join(approval.columns)} for {_span(approval)}"
+    return f"{approval.kind} {' '.join(approval.writes)}".strip()
+
+
+def _span(approval: Approval) -> str:
+    return in_words(timedelta(seconds=approval.seconds or 0))
+
+
+def _masked(approval: Approval) -> str:
+    """The masks that the statement meets; those it is known not to touch are only counted."""
+    met = [m for m in approval.masked if m.used is not False]
+    shown = " ".join(f"{m.table}.{m.column} ({m.mask})" for m in met) or "-"
+    others = len(approval.masked) - len(met)
+    return f"{shown}; {others} more of its tables, which it does not read" if others else shown
+
+
+def _exposed(approval: Approval) -> str:
+    return (
+        " ".join(
+            f"{m.table}.{m.column}" + (f" (by {m.exception})" if m.exception else " (by group)")
+            for m in approval.exposed
+        )
+        or "-"
+    )
+
+
+def _about(approval: Approval) -> dict[str, str]:
+    """What exactly is wanted: a statement, or to see columns for a while."""
+    if approval.kind == MASKING_EXCEPTION:
+        return {
+            "wants to see": " ".join(f"{m.table}.{m.column} ({m.mask})" for m in approval.masked),
+            "for": f"{_span(approval)} from the last yes on, as {approval.snowflake_role}",
+            "because": approval.reason,
+        }
+    run = " ".join(f"{k}={v}" for k, v in sorted(approval.run.fields.items()))
+    settings = " ".join(f"{k}={v}" for k, v in sorted(approval.settings.items()))
+    return {
+        "run (as the client says)": f"{approval.run.orchestrator} {run}".strip() or "-",
+        "reads": " ".join(approval.reads) or "-",
+        "writes": " ".join(approval.writes) or "-",
+        "masked": _masked(approval),
+        "shown unmasked": _exposed(approval),
+        "parameters": str(list(approval.parameters)) if approval.parameters else "-",
+        "settings": settings or "-",
+    }
+
+
 def card(approval: Approval) -> Panel:
     """The request as an approver wants to see it: who, why, what exactly."""
     facts = Table.grid(padding=(0, 2))
-    run = " ".join(f"{k}={v}" for k, v in sorted(approval.run.fields.items()))
+    session = f", session {approval.session_id}" if approval.session_id else ""
     rows = {
         "who": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
-        "run (as the client says)": f"{approval.run.orchestrator} {run}".strip() or "-",
         "why it waits": "; ".join(
             r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
         ),
-        "asked": f"{approval.created_at:%Y-%m-%d %H:%M} UTC, session {approval.session_id}",
-        "reads": " ".join(approval.reads) or "-",
-        "writes": " ".join(approval.writes) or "-",
-        "masked": " ".join(f"{m.table}.{m.column} ({m.mask})" for m in approval.masked) or "-",
-        "parameters": str(list(approval.parameters)) if approval.parameters else "-",
+        "asked": f"{approval.created_at:%Y-%m-%d %H:%M} UTC{session}",
+        **_about(approval),
     }
     waits = approval.status is ApprovalStatus.PENDING
     if waits:
         rows["needs"] = f"{approval.missing} more of {', '.join(approval.approvers)}"
         rows["answer by"] = f"{approval.pending_until:%Y-%m-%d %H:%M} UTC"
+    if approval.valid_until:
+        rows["until"] = f"{approval.valid_until:%Y-%m-%d %H:%M} UTC"
+    if approval.revocation:
+        rows["revoked"] = f"{approval.revocation.by.name}: {approval.revocation.reason}"
     for name, value in rows.items():
         facts.add_row(Text(name, style="dim"), plain(value))
     for given in approval.answers:
         facts.add_row(
             Text(given.verdict, style="bold"), plain(f"{given.approver.name}: {given.reason}")
         )
-    sql = Syntax(plain(approval.rewritten or "").plain, "sql", word_wrap=True, theme="ansi_dark")
-    title = f"{approval.id} · {approval.kind} · {approval.status}"
-    parts: list[RenderableType] = [facts, Text(), Text(_TEXT_IS[approval.status], style="dim"), sql]
+    title = f"{approval.id} · {approval.kind} · {state(approval)}"
+    parts: list[RenderableType] = [facts]
+    if approval.rewritten is not None:
+        text = plain(approval.rewritten).plain
+        sql = Syntax(text, "sql", word_wrap=True, theme="ansi_dark")
+        parts += [Text(), Text(_TEXT_IS[approval.status], style="dim"), sql]
     if waits:
         parts.append(Text(f'\nhoop approvals approve {approval.id} --reason "…"', style="dim"))
     return Panel(Group(*parts), title=title)
@@ -147,4 +206,5 @@ _TEXT_IS = {
     ApprovalStatus.CONSUMED: "what ran",
     ApprovalStatus.REJECTED: "what would have run",
     ApprovalStatus.EXPIRED: "what would have run",
+    ApprovalStatus.REVOKED: "what would have run",
 }

@@ -17,7 +17,9 @@ _COMMANDS = {
     "serve": ("hoop_core.cli.serve", "serve"),
     "policy": ("hoop_core.cli.policy", "app"),
     "approvals": ("hoop_core.cli.approvals", "app"),
+    "masking": ("hoop_core.cli.masking", "app"),
     "sessions": ("hoop_core.cli.sessions", "app"),
+    "snowflake": ("hoop_core.cli.snowflake", "app"),
     "audit": ("hoop_core.cli.audit", "app"),
     "bench": ("hoop_core.cli.bench", "bench"),
 }

@@ -31,14 +31,17 @@ from hoop_core.client.tokens import (
     token_source,
 )
 from hoop_core.client.values import (
+    MASKING_EXCEPTION,
     Answer,
     Approval,
     MaskedName,
     Person,
+    Revocation,
 )
 from hoop_core.model import AnswerVerdict, ApprovalStatus
 
 __all__ = [
+    "MASKING_EXCEPTION",
     "Answer",
     "AnswerVerdict",
     "Approval",
@@ -50,6 +53,7 @@ __all__ = [
     "HoopClient",
     "MaskedName",
     "Person",
+    "Revocation",
     "TokenSource",
     "bind",
     "checked_options",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -198,6 +199,50 @@ class HoopClient:
                 "POST",
                 f"approvals/{quote(approval_id, safe='')}/answers",
                 {"verdict": str(AnswerVerdict(verdict)), "reason": reason},
+            )
+        )
+
+    def request_masking_exception(
+        self,
+        columns: Sequence[str],
+        span: timedelta,
+        reason: str,
+        *,
+        role: str | None = None,
+    ) -> Approval:
+        """Ask to see `columns` (DATABASE.SCHEMA.TABLE.COLUMN) unmasked for `span` once it is approved.
+
+        Asking again for the same columns and time gives the same open request. Raises PolicyDenied when
+        there is nothing to except, or the policy offers no exception or a shorter one only.
+        """
+        return parse_approval(
+            self._send(
+                "POST",
+                "masking-exceptions",
+                {
+                    "columns": list(columns),
+                    "seconds": int(span.total_seconds()),
+                    "reason": reason,
+                    "role": role,
+                },
+            )
+        )
+
+    def masking_exceptions(
+        self, status: ApprovalStatus | str | None = None
+    ) -> tuple[Approval, ...]:
+        """The masking exceptions that this identity asked for or may answer, newest first."""
+        query = {} if status is None else {"status": str(status)}
+        body = self._send("GET", "masking-exceptions", query=query)
+        return tuple(parse_approval(a) for a in _items(body, "masking_exceptions"))
+
+    def revoke_masking_exception(self, approval_id: str, reason: str) -> Approval:
+        """End an exception, or take its request back. Raises ApprovalRefused when it is not ours."""
+        return parse_approval(
+            self._send(
+                "POST",
+                f"masking-exceptions/{quote(approval_id, safe='')}/revocation",
+                {"reason": reason},
             )
         )
 

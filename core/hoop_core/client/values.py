@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -31,17 +31,40 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class MaskedName:
-    """A column of the statement that comes back masked; `table` is fully qualified."""
+    """A column of the statement's tables that is masked; `table` is fully qualified.
+
+    `used` is False where the statement is known not to read the column, None where nobody knows.
+    `exception` is the approved exception that shows it all the same.
+    """
 
     table: str
     column: str
     mask: str
+    used: bool | None = None
+    exception: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Who ended a masking exception before its time, and why."""
+
+    by: Person
+    reason: str
+    at: datetime
+
+
+MASKING_EXCEPTION = "masking_exception"
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
     """A request for approval. `rewritten` is the exact text that will run; `parameters` are the values
-    that the driver binds on the server's side, in its own form."""
+    that the driver binds on the server's side, in its own form; `settings` change what the text means.
+
+    A request of the kind `masking_exception` has no text: `columns` are to be shown unmasked for
+    `seconds`, because of `reason`. It is `void` when the policy has changed since; `in_force` and `void`
+    are None for statements.
+    """
 
     id: str
     status: ApprovalStatus
@@ -65,6 +88,16 @@ class Approval:
     run: RunContext
     session_id: str | None
     fingerprint: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    snowflake_role: str = ""
+    columns: tuple[str, ...] = ()
+    seconds: int | None = None
+    reason: str = ""
+    revocation: Revocation | None = None
+    in_force: bool | None = None
+    void: bool | None = None
+    exposed: tuple[MaskedName, ...] = ()
+    """Columns that are masked for others and will be shown as they are."""
 
     @property
     def missing(self) -> int:
@@ -97,6 +130,19 @@ def _run(body: Mapping[str, Any] | None) -> RunContext:
     return RunContext(body.get("orchestrator") or "", fields)
 
 
+def _columns(body: Sequence[Mapping[str, Any]] | None) -> tuple[MaskedName, ...]:
+    return tuple(
+        MaskedName(m["table"], m["column"], m["mask"], m.get("used"), m.get("exception"))
+        for m in body or ()
+    )
+
+
+def _revocation(body: Mapping[str, Any] | None) -> Revocation | None:
+    if not body:
+        return None
+    return Revocation(_person(body["by"]), body["reason"], datetime.fromisoformat(body["at"]))
+
+
 def parse_approval(body: Mapping[str, Any]) -> Approval:
     """Raises GatewayUnavailable when the answer is not an approval: another server is there."""
     try:
@@ -112,9 +158,7 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
             rules=tuple(body.get("rules", ())),
             reads=tuple(body.get("reads", ())),
             writes=tuple(body.get("writes", ())),
-            masked=tuple(
-                MaskedName(m["table"], m["column"], m["mask"]) for m in body.get("masked", ())
-            ),
+            masked=_columns(body.get("masked")),
             approvers=tuple(body["approvers"]),
             quorum=int(body["quorum"]),
             answers=tuple(
@@ -133,6 +177,15 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
             run=_run(body.get("run")),
             session_id=body.get("session_id"),
             fingerprint=body.get("fingerprint") or "",
+            settings=dict(body.get("settings") or {}),
+            snowflake_role=body.get("snowflake_role") or "",
+            columns=tuple(body.get("columns") or ()),
+            seconds=body.get("seconds"),
+            reason=body.get("reason") or "",
+            revocation=_revocation(body.get("revocation")),
+            in_force=body.get("in_force"),
+            void=body.get("void"),
+            exposed=_columns(body.get("exposed")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise GatewayUnavailable(

@@ -16,11 +16,13 @@ from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeError
 from hoop_core.model import Lease, RoleBinding, TableName
 from hoop_core.snowflake.session import SnowflakeSession, open_session
+from hoop_core.sql.catalog import CatalogObject
 
 OBSERVER_SESSION = "observer"
 _RENEW_BEFORE = timedelta(minutes=2)
 _SESSION_ENDED = {390104, 390111, 390112, 390114}
 _NOT_FOUND = {2003, 2043}
+_NOT_ALLOWED = {3001}
 
 
 class Observer:
@@ -43,27 +45,58 @@ class Observer:
     def user(self) -> str | None:
         return self._open[0].snowflake_user if self._open else None
 
-    async def columns(self, table: TableName) -> dict[str, str] | None:
-        """Column name to type in order; None when there is no such base table.
+    async def describe(self, table: TableName) -> CatalogObject | None:
+        """What there is of a table or view; None when there is nothing that Hoop serves.
 
-        A view would bring the columns of its base tables past their masks, and DESCRIBE TABLE answers
-        for views too: so the object must be listed as a table first.
+        DESCRIBE TABLE answers for views and more, so the object must be listed as what it is first. A view
+        is served only with its text, so that the masks of its base tables can bind.
         """
-        schema = f"{_quoted(table.database)}.{_quoted(table.schema)}"
         try:
-            listed = await self._rows(f"SHOW TABLES LIKE {_like(table.name)} IN SCHEMA {schema}")
-            if not any(_is_base_table(row, table) for row in listed):
-                return None
-            rows = await self._rows(f"DESCRIBE TABLE {schema}.{_quoted(table.name)}")
+            listed = await self._listed("TABLES", table)
+            if listed is not None:
+                return await self._table(listed, table)
+            listed = await self._listed("VIEWS", table)
+            return None if listed is None else await self._view(listed, table)
         except SnowflakeError as e:
             if e.errno in _NOT_FOUND:
                 return None
             raise
-        return {str(r["name"]): str(r["type"]) for r in rows if r.get("kind", "COLUMN") == "COLUMN"}
+
+    async def _table(self, listed: dict[str, str], table: TableName) -> CatalogObject | None:
+        if any(_yes(listed, flag) for flag in ("is_dynamic", "is_external", "is_event")):
+            return None  # queries and files in disguise
+        columns, _ = _columns(await self._rows(f"DESCRIBE TABLE {_path(table)}"))
+        return CatalogObject(columns, rows=_size(listed, "rows"), bytes=_size(listed, "bytes"))
+
+    async def _view(self, listed: dict[str, str], table: TableName) -> CatalogObject:
+        """https://docs.snowflake.com/en/sql-reference/sql/show-views, .../functions/get_ddl"""
+        if _yes(listed, "is_materialized"):
+            return _refused("is a materialized view, which Hoop does not serve")
+        if _yes(listed, "is_secure"):
+            return _refused("is a secure view: what it reads cannot be seen, so no mask could bind")
+        try:
+            shown = await self._rows(f"SELECT GET_DDL('VIEW', {_literal(_path(table))})")
+        except SnowflakeError as e:
+            if e.errno in _NOT_FOUND or e.errno in _NOT_ALLOWED:
+                return _refused("is a view whose text Hoop's observer is not allowed to see")
+            raise
+        text = next(iter(shown[0].values()), None) if len(shown) == 1 else None
+        if not text:
+            return _refused("is a view whose text Snowflake does not show")
+        columns, policies = _columns(await self._rows(f"DESCRIBE VIEW {_path(table)}"))
+        if policies:
+            return _refused("is a view with masking policies of Snowflake's own on its columns")
+        return CatalogObject(columns, definition=str(text))
+
+    async def _listed(self, kind: str, table: TableName) -> dict[str, str] | None:
+        """The row of SHOW TABLES or SHOW VIEWS for exactly this name."""
+        schema = f"{_quoted(table.database)}.{_quoted(table.schema)}"
+        rows = await self._rows(f"SHOW {kind} LIKE {_literal(table.name)} IN SCHEMA {schema}")
+        return next((r for r in rows if str(r.get("name")) == table.name), None)
 
     async def user_exists(self, user: str) -> bool:
         """Whether Snowflake still lists `user`."""
-        rows = await self._rows(f"SHOW USERS LIKE {_like(user)}")
+        rows = await self._rows(f"SHOW USERS LIKE {_literal(user)}")
         return any(str(r["name"]) == user for r in rows)
 
     async def _rows(self, sql: str) -> list[dict[str, str]]:
@@ -105,17 +138,33 @@ def _quoted(part: str) -> str:
     return '"' + part.replace('"', '""') + '"'
 
 
-def _like(name: str) -> str:
-    """A pattern that matches `name`, as a literal.
+def _path(table: TableName) -> str:
+    return ".".join(_quoted(p) for p in (table.database, table.schema, table.name))
 
-    `_` and `%` in it stay wildcards, so that it matches at least `name` whatever SHOW thinks of
-    escapes; callers compare the names that come back.
+
+def _literal(text: str) -> str:
+    """A string literal. As a pattern of SHOW ... LIKE it matches at least `text` itself: `_` and `%` in it
+    stay wildcards whatever SHOW thinks of escapes, and callers compare the names that come back.
     """
-    return "'" + name.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _is_base_table(row: dict[str, str], table: TableName) -> bool:
-    """A row of SHOW TABLES: dynamic and external tables are queries and files in disguise."""
-    derived = any(str(row.get(flag, "N")).upper() in {"Y", "YES", "TRUE"}
-                  for flag in ("is_dynamic", "is_external", "is_event"))  # fmt: skip
-    return str(row.get("name")) == table.name and not derived
+def _yes(row: dict[str, str], flag: str) -> bool:
+    return str(row.get(flag) or "N").upper() in {"Y", "YES", "TRUE"}
+
+
+def _size(row: dict[str, str], column: str) -> int | None:
+    text = str(row.get(column) or "")
+    return int(text) if text.isdecimal() else None
+
+
+def _columns(rows: list[dict[str, str]]) -> tuple[dict[str, str], bool]:
+    """The columns that a DESCRIBE lists, and whether any has a masking policy of Snowflake's own."""
+    columns = [r for r in rows if str(r.get("kind") or "COLUMN").upper() == "COLUMN"]
+    return {str(r["name"]): str(r["type"]) for r in columns}, any(
+        r.get("policy name") for r in columns
+    )
+
+
+def _refused(why: str) -> CatalogObject:
+    return CatalogObject({}, refused=why)

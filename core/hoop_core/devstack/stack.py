@@ -345,12 +345,15 @@ class DevStack:
                     f"The policy {self._given_policy} cannot be read: {e.strerror}."
                 ) from None
             return
-        demo = resources.files("hoop_core.devstack").joinpath("demo_policy.yaml")
-        self.policy_file.write_bytes(demo.read_bytes())
+        demo = resources.files("hoop_core.devstack")
+        self.policy_file.write_bytes(demo.joinpath("demo_policy.yaml").read_bytes())
+        # beside it what the policy names for trying it out
+        catalog = demo.joinpath("demo_catalog.yaml")
+        self.policy_file.with_name(catalog.name).write_bytes(catalog.read_bytes())
 
     def _write_config(self) -> None:
         """hoop.toml for `hoop serve`; holds no secret."""
-        sections: dict[str, Mapping[str, str | int]] = {
+        sections: dict[str, Mapping[str, str | float]] = {
             "[gateway]": {"host": LOOPBACK, "port": self._gateway_port},
             "[[identity]]": {
                 "issuer": issuer(self.openbao.address),
@@ -371,7 +374,8 @@ class DevStack:
             },
             "[audit]": {"key_file": str(self.home / "hoop-log.key")},
             "[lineage]": {"file": str(self.home / "lineage.jsonl")},
-            "[policy]": {"file": str(self.policy_file)},
+            # it is there to be changed, and seen to change
+            "[policy]": {"file": str(self.policy_file), "reload_seconds": 0.25},
         }
         # A JSON string is a TOML string; non-ASCII stays as it is, for TOML knows no surrogates.
         text = "".join(

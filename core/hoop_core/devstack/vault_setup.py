@@ -22,6 +22,8 @@ from hvac.exceptions import VaultError
 
 from hoop_core.devstack.openbao import PLUGIN_NAME, PluginCommand
 from hoop_core.errors import VaultUnavailable
+from hoop_core.snowflake.setup import SetupNames
+from hoop_core.snowflake.vault_roles import role_definition
 
 USER_AUDIENCE, WORKLOAD_AUDIENCE = "hoop", "vault"
 GATEWAY = "hoop-gateway"
@@ -33,12 +35,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 USERS = tuple(name for members in GROUPS.values() for name in members)
 USER_TOKEN_TTL, WORKLOAD_TOKEN_TTL = "8h", "10m"
 
-CONNECTION, MINTER = "snowflake", "VAULT_MINTER_SVC"
-SNOWFLAKE_ACCOUNT, WAREHOUSE = "HOOPDEV", "ML_WH"
+_NAMES = SetupNames()
+CONNECTION, MINTER = "snowflake", _NAMES.minter_user
+NETWORK_POLICY = _NAMES.network_policy
+SNOWFLAKE_ACCOUNT, WAREHOUSE = "HOOPDEV", _NAMES.warehouse
 VAULT_ROLES: Mapping[str, str] = {
     "ml-reader": "ML_READER",
     "pii-reader": "PII_READER",
-    "hoop-observer": "HOOP_OBSERVER",
+    "hoop-observer": _NAMES.observer_role,
 }
 """Vault role to Snowflake role."""
 
@@ -159,16 +163,10 @@ class VaultSetup:
         with _explained("configure the Snowflake engine"):
             self._connection(target, verify=False)
             for vault_role, snowflake_role in VAULT_ROLES.items():
-                self._write(
-                    f"database/roles/{vault_role}",
-                    db_name=CONNECTION,
-                    credential_type="rsa_private_key",
-                    credential_config={"key_bits": "2048", "format": "pkcs8"},
-                    creation_statements=creation_statements(snowflake_role),
-                    revocation_statements=list(REVOCATION_STATEMENTS),
-                    default_ttl="4h",
-                    max_ttl="4h",
+                definition = role_definition(
+                    snowflake_role, WAREHOUSE, NETWORK_POLICY, connection=CONNECTION
                 )
+                self._write(f"database/roles/{vault_role}", **definition)
 
     def verify_snowflake(self, target: SnowflakeTarget) -> None:
         """Have the engine sign in to Snowflake once. Raises SetupFailed when it cannot."""
@@ -291,21 +289,6 @@ GATEWAY_POLICY: Mapping[str, Any] = {
     "auth/token/revoke-self": {"capabilities": ["update"]},
 }
 """Least privilege of the gateway: mint, revoke, look up and list its leases; nothing else."""
-
-REVOCATION_STATEMENTS = (
-    "ALTER USER IF EXISTS {{name}} SET DISABLED = TRUE",
-    "DROP USER IF EXISTS {{name}}",
-)
-
-
-def creation_statements(snowflake_role: str) -> list[str]:
-    """A service user with a public key and one role. The name stays unquoted: see vault_plugin."""
-    return [
-        "CREATE USER {{name}} TYPE = SERVICE RSA_PUBLIC_KEY = '{{public_key}}' "
-        f"DEFAULT_ROLE = {snowflake_role} DEFAULT_WAREHOUSE = {WAREHOUSE} "
-        "DAYS_TO_EXPIRY = {{expiration}}",
-        f"GRANT ROLE {snowflake_role} TO USER {{{{name}}}}",
-    ]
 
 
 class _explained:  # noqa: N801 (reads as a statement)

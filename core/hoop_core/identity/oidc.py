@@ -200,9 +200,7 @@ def _identity(claims: Mapping[str, Any], settings: IssuerSettings, token: str) -
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject:
         raise IdentityError("The token names no subject (sub).", _GET_NEW)
-    groups: Any = claims
-    for part in settings.groups_claim.split("."):
-        groups = groups.get(part) if isinstance(groups, dict) else None
+    groups = _descend(claims, settings.groups_claim)
     if groups is None:
         groups = []
     if not isinstance(groups, list) or not all(isinstance(g, str) for g in groups):
@@ -216,4 +214,36 @@ def _identity(claims: Mapping[str, Any], settings: IssuerSettings, token: str) -
         method="oidc",
         token_digest=hashlib.sha256(token.encode()).hexdigest(),
         expires_at=datetime.fromtimestamp(expires, UTC),
+        claims=_further(claims, settings.claims),
     )
+
+
+_MOST_VALUES, _LONGEST_VALUE = 100, 256
+
+
+def _further(claims: Mapping[str, Any], names: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+    """The claims that the settings name. What is of another shape counts as missing: whoever asks for it
+    is refused then.
+    """
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name in names:
+        value = claims.get(name) if "://" in name else _descend(claims, name)
+        if isinstance(value, str) and _usable(value):
+            found[name] = value
+        elif (
+            isinstance(value, list) and 0 < len(value) <= _MOST_VALUES and all(map(_usable, value))
+        ):
+            found[name] = tuple(sorted(set(value)))
+    return found
+
+
+def _usable(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= _LONGEST_VALUE
+
+
+def _descend(claims: Mapping[str, Any], name: str) -> Any:
+    """A claim by its name; dots lead into objects."""
+    value: Any = claims
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from hoop_core.model import TableName
 
@@ -18,6 +19,8 @@ INNER = "_g"
 an outer query."""
 
 HASH_FUNCTION = "HOOP.MASK_HASH"
+"""Where a policy names no other. Two parts are found through the session's current database, which a
+caller can change: a policy that hashes should name all three (`hash_function`)."""
 
 
 class MaskName(StrEnum):
@@ -59,6 +62,14 @@ class TablePlan:
     columns: tuple[ColumnPlan, ...]
     where: str | None = None
     """The row filter inside the wrapper: one condition over columns written as `_g."NAME"`."""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # wide tables have many columns, and rewriter and verifier look their plans up often
+        object.__setattr__(self, "_hash", hash((self.table, self.columns, self.where)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Family(StrEnum):
@@ -123,15 +134,25 @@ def plain_column(column: str) -> str:
     return f'{INNER}."' + column.replace('"', '""') + '"'
 
 
-def plan_column(column: str, type_text: str, mask: Mask | None) -> ColumnPlan:
-    """What the masking subquery shows for one column."""
+def plan_column(
+    column: str, type_text: str, mask: Mask | None, *, hash_function: str = HASH_FUNCTION
+) -> ColumnPlan:
+    """What the masking subquery shows for one column. `hash_function` is the name as SQL writes it."""
     if mask is None:
-        return ColumnPlan(column, plain_column(column))
+        return _plain_plan(column)
     kind = sql_type(type_text)
-    sql = _BUILDERS[mask.name](plain_column(column), kind, mask.options)
+    if mask.name is MaskName.HASH:
+        sql = _hash(plain_column(column), kind, mask.options, hash_function)
+    else:
+        sql = _BUILDERS[mask.name](plain_column(column), kind, mask.options)
     if sql is None:
         return ColumnPlan(column, f"NULL::{kind.cast}", MaskName.NULL, fitted=False)
     return ColumnPlan(column, sql, mask.name)
+
+
+@lru_cache(maxsize=65_536)
+def _plain_plan(column: str) -> ColumnPlan:
+    return ColumnPlan(column, plain_column(column))
 
 
 def literal(text: str) -> str:
@@ -175,10 +196,10 @@ def _constant_value(kind: SqlType, value: str | int | float | bool | None) -> st
     return None
 
 
-def _hash(column: str, kind: SqlType, options: _Options) -> str | None:
+def _hash(column: str, kind: SqlType, options: _Options, function: str) -> str | None:
     if kind.family is not Family.TEXT:
         return None
-    call = f"{HASH_FUNCTION}({column}, {literal(str(options.get('domain', 'default')))})"
+    call = f"{function}({column}, {literal(str(options.get('domain', 'default')))})"
     return f"IFF({column} IS NULL, NULL, {_fit(call, kind)})::{kind.cast}"
 
 
@@ -229,7 +250,6 @@ def _fit(expression: str, kind: SqlType) -> str:
 _BUILDERS: dict[MaskName, Callable[[str, SqlType, _Options], str | None]] = {
     MaskName.NULL: _null,
     MaskName.CONSTANT: _constant,
-    MaskName.HASH: _hash,
     MaskName.PARTIAL: _partial,
     MaskName.EMAIL_DOMAIN: _email_domain,
     MaskName.DATE_TRUNC: _date_trunc,

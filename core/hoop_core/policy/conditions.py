@@ -13,9 +13,16 @@ import cel
 from hoop_core.model import Identity, RunContext, Statement
 from hoop_core.sql.statement import FACT_NAMES
 
+TOUCHED = ("columns", "tags", "estimated_rows", "estimated_bytes")
+"""Fields of `statement` that cost a walk over it: only conditions that write their names see them."""
+
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "statement": ("kind", "reads", "writes", "functions", "database", "schema", *FACT_NAMES),
-    "identity": ("subject", "name", "groups", "issuer", "method"),
+    "statement": (
+        *("kind", "reads", "writes", "functions", "database", "schema"),
+        *FACT_NAMES,
+        *TOUCHED,
+    ),
+    "identity": ("subject", "name", "groups", "issuer", "method", "claims"),
     "run": (
         "orchestrator",
         "dag_id",
@@ -33,6 +40,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_TAG = re.compile(r"""(['"])([^'"\\]*)\1\s+in\s+statement\s*\.\s*tags\b""")
 _SELECTION = re.compile(r"\b(statement|identity|run)\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -50,6 +58,15 @@ class Condition:
 
     source: str
     _program: cel.Program = field(repr=False, compare=False)
+    uses: frozenset[str] = field(default=frozenset(FIELDS), compare=False)
+    """Which of `statement`, `identity`, `run` and `now` it may look at; never too few."""
+    tags: tuple[str, ...] = field(default=(), compare=False)
+    """The tags that it looks for with `'...' in statement.tags`."""
+
+    @property
+    def touches(self) -> bool:
+        """Whether it may look at one of the TOUCHED fields."""
+        return any(name in self.source for name in TOUCHED)
 
     def holds(self, facts: Mapping[str, Any]) -> bool:
         """Raises ConditionError when it cannot be evaluated or does not give true or false."""
@@ -60,6 +77,18 @@ class Condition:
         if not isinstance(value, bool):
             raise ConditionError(f"it gives {type(value).__name__}, not true or false")
         return value
+
+    def tried(self, facts: Mapping[str, Any]) -> tuple[str, Any]:
+        """What comes of it: ("value", v), ("types", text), ("undefined", text) or ("data", text)."""
+        try:
+            return "value", self._program.execute(dict(facts))
+        except TypeError as e:
+            return "types", str(e)
+        except Exception as e:  # as above
+            text = str(e)
+            if text.startswith("Undefined"):
+                return "undefined", text.split(". ", maxsplit=1)[0]
+            return "data", text
 
 
 def compile_condition(source: str) -> Condition:
@@ -79,13 +108,21 @@ def compile_condition(source: str) -> Condition:
     for holder, name in _SELECTION.findall(_STRING.sub("''", source)):
         if name not in FIELDS[holder]:
             raise ConditionError(f"`{holder}` has no field `{name}`", name, FIELDS[holder])
-    return Condition(source, program)
+    words = {*variables, *re.findall(r"[A-Za-z_]\w*", _STRING.sub("''", source))}
+    tags = tuple(name for _, name in _TAG.findall(source))
+    return Condition(source, program, uses=frozenset(words & FIELDS.keys()), tags=tags)
 
 
 def facts_for(
-    statement: Statement, identity: Identity, run: RunContext, now: datetime
+    statement: Statement,
+    identity: Identity,
+    run: RunContext,
+    now: datetime,
+    touched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What conditions see. Fields of `run` that the caller did not give are empty strings."""
+    """What conditions see. Fields of `run` that the caller did not give are empty strings; the TOUCHED
+    fields are there when they are given.
+    """
     return {
         "statement": {
             "kind": statement.kind.value,
@@ -95,6 +132,7 @@ def facts_for(
             "database": statement.names.database or "",
             "schema": statement.names.schema or "",
             **statement.facts,
+            **(touched or {}),
         },
         "identity": {
             "subject": identity.subject,
@@ -102,6 +140,7 @@ def facts_for(
             "groups": list(identity.groups),
             "issuer": identity.issuer,
             "method": identity.method,
+            "claims": {k: v if isinstance(v, str) else list(v) for k, v in identity.claims.items()},
         },
         "run": {name: run.fields.get(name, "") for name in FIELDS["run"]}
         | {"orchestrator": run.orchestrator},

@@ -7,32 +7,31 @@ learn which ungranted tables exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from hoop_core.masking.masks import Mask, MaskName, TablePlan, plan_column
+from hoop_core.masking.masks import TablePlan
 from hoop_core.model import (
     ApprovalTerms,
     Decision,
-    Identity,
     Kind,
     MaskedColumn,
     Outcome,
     Reason,
-    RunContext,
-    Statement,
     TableName,
 )
+from hoop_core.policy.case import Case
 from hoop_core.policy.conditions import ConditionError, facts_for
-from hoop_core.policy.model import MaskRule, Policy, Rule, Then, describe_groups, names_table
-from hoop_core.sql.catalog import Catalog
-from hoop_core.sql.statement import CteName
+from hoop_core.policy.model import Rule, Then, describe_groups
+from hoop_core.policy.protection import exposed, filtered, protection
+from hoop_core.policy.touched import touched
+from hoop_core.sql.lineage import any_column
+
+__all__ = ["READING", "Case", "Ruling", "combine", "combine_terms", "decide", "refusal"]
 
 # What an allow rule without `kinds` covers: nothing in it writes.
 READING = frozenset({Kind.SELECT, Kind.SHOW, Kind.DESCRIBE, Kind.TRANSACTION, Kind.SESSION})
-_STRICTNESS = {name: i for i, name in enumerate(MaskName)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +42,9 @@ class Ruling:
     plans: Mapping[TableName, TablePlan]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Everything that one decision depends on."""
-
-    statement: Statement
-    ctes: tuple[CteName, ...]
-    identity: Identity
-    policy: Policy
-    catalog: Catalog
-    run: RunContext
-    now: datetime
-    mask_override: MaskName | None = None
-    exceptions: frozenset[tuple[TableName, str]] = frozenset()
-    """Columns that an approved, time-limited exception shows to this caller as they are."""
-
-
 def decide(case: Case) -> Ruling:
     """Never raises for a reason in the policy or the statement: those become deny decisions."""
-    facts = facts_for(case.statement, case.identity, case.run, case.now)
+    facts = _facts(case)
     try:
         fired = [r for r in case.policy.rules if _fires(r, case, facts)]
     except _BrokenCondition as e:
@@ -76,7 +59,7 @@ def decide(case: Case) -> Ruling:
     granted, missing = _grants(case, [r for r in fired if r.then is Then.ALLOW])
     if missing:
         return _deny(case, missing, [])
-    plans, faults, notes = _protection(case)
+    plans, faults, notes = protection(case)
     if faults:
         return _deny(case, faults, [])
     masked = tuple(
@@ -95,7 +78,8 @@ def decide(case: Case) -> Ruling:
             rules,
             masked,
             case.policy.digest,
-            exposed=_exposed(case, plans),
+            exposed=exposed(case, plans),
+            filtered=filtered(case, plans),
         )
         return Ruling(decision, plans)
     terms = combine(asking)
@@ -109,9 +93,20 @@ def decide(case: Case) -> Ruling:
         masked,
         case.policy.digest,
         terms,
-        _exposed(case, plans),
+        exposed(case, plans),
+        filtered(case, plans),
     )
     return Ruling(decision, plans)
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    """What conditions see. Columns, tags and sizes are looked up once, if any rule may ask for them."""
+    found = None
+    rules = (r for r in case.policy.rules if r.when is not None and r.speaks_of(case.identity))
+    if any(r.when is not None and r.when.touches for r in rules):
+        columns = any_column(case.statement) if case.columns is None else case.columns()
+        found = touched(case.statement, columns, case.policy.tags, case.catalog)
+    return facts_for(case.statement, case.identity, case.run, case.now, found)
 
 
 def refusal(policy_digest: str, code: str, message: str) -> Decision:
@@ -120,12 +115,16 @@ def refusal(policy_digest: str, code: str, message: str) -> Decision:
 
 
 def combine(rules: list[Rule]) -> ApprovalTerms | None:
-    """Terms that satisfy every rule at once: common groups, highest quorum, shortest windows.
+    """Terms that satisfy every rule at once; None when no single request can."""
+    return combine_terms([r.approval for r in rules if r.approval is not None])
 
-    Only persons of groups that all rules name can answer, so each answer counts for each rule. None when
-    the rules have no group in common: then no single request can satisfy them.
+
+def combine_terms(terms: Sequence[ApprovalTerms]) -> ApprovalTerms | None:
+    """Terms that satisfy all of `terms`: common groups, highest quorum, shortest windows.
+
+    Only persons of groups that all name can answer, so each answer counts for each. None when they have
+    no group in common: then no single request can satisfy them.
     """
-    terms = [r.approval for r in rules if r.approval is not None]
     common = [g for g in terms[0].approvers if all(g in t.approvers for t in terms)]
     if not common:
         return None
@@ -200,155 +199,6 @@ def _grants(case: Case, rules: list[Rule]) -> tuple[list[Rule], list[Reason]]:
                 Reason("NOT_GRANTED", f"denied: {verb} on {table}, which no rule grants to {who}")
             )
     return list(dict.fromkeys(used)), missing
-
-
-def _protection(
-    case: Case,
-) -> tuple[dict[TableName, TablePlan], list[Reason], list[Reason]]:
-    """What each table shows; reasons to deny; notes for an allowing decision."""
-    masks = case.policy.masks_binding(case.identity)
-    plans: dict[TableName, TablePlan] = {}
-    faults: list[Reason] = []
-    notes: list[Reason] = []
-    for table in sorted({*case.statement.reads, *case.statement.writes}):
-        columns = case.catalog.columns(table)
-        if columns is None:
-            faults += _unknown_object(case, table, masks)
-        elif not columns:
-            if names_table(masks, table):
-                faults.append(
-                    Reason(
-                        "COLUMNS_UNKNOWN",
-                        f"denied: the columns of {table} are not known, and the policy masks some",
-                    )
-                )
-        else:
-            faults += _drifted(table, columns, masks)
-            plan = _plan(table, columns, masks, case.mask_override)
-            if plan is not None:
-                plans[table] = plan
-                notes += _unfitted(plan)
-    reading = case.statement.kind in {Kind.SHOW, Kind.DESCRIBE}
-    faults += [
-        Reason(
-            "WRITE_TO_PROTECTED",
-            f"denied: {t} has masked columns, so its rows cannot be changed by {describe_groups(case.identity)}",
-        )
-        for t in case.statement.writes
-        if t in plans
-    ]
-    faults += _shadowing(case, plans, masks)
-    if reading:
-        return {}, faults, []  # names and types, no rows: nothing to rewrite
-    return plans, faults, notes
-
-
-def _unknown_object(case: Case, table: TableName, masks: tuple[MaskRule, ...]) -> list[Reason]:
-    """CREATE makes a table, DROP ... IF EXISTS may find none; everything else needs one that is known."""
-    statement = case.statement
-    created = statement.kind in {Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS}
-    dropped = statement.kind is Kind.DROP_TABLE and bool(statement.facts.get("if_exists"))
-    if table in statement.writes and table not in statement.reads and (created or dropped):
-        if not any(p.covers(table) and "*" not in p.parts[:3] for m in masks for p in m.columns):
-            return []
-        return [
-            Reason(
-                "WRITE_TO_PROTECTED",
-                f"denied: the policy masks columns of {table}, so it cannot be created or dropped here",
-            )
-        ]
-    return [
-        Reason(
-            "UNKNOWN_OBJECT",
-            f"denied: {table} is not a table that Hoop knows; views, streams and other objects are not served",
-        )
-    ]
-
-
-def _drifted(
-    table: TableName, columns: Mapping[str, str], masks: tuple[MaskRule, ...]
-) -> list[Reason]:
-    """A column that the policy names outright is gone: it may live on under a name without a mask."""
-    gone = {
-        p.parts[3]
-        for m in masks
-        for p in m.columns
-        if p.exact and p.covers(table) and p.parts[3] not in columns
-    }
-    return [
-        Reason(
-            "POLICY_DRIFT",
-            f"denied: the policy masks {column} of {table}, which has no such column; it may have been renamed",
-        )
-        for column in sorted(gone)
-    ]
-
-
-def _plan(
-    table: TableName,
-    columns: Mapping[str, str],
-    masks: tuple[MaskRule, ...],
-    override: MaskName | None,
-) -> TablePlan | None:
-    chosen = {c: _strictest(table, c, masks) for c in columns}
-    if not any(chosen.values()):
-        return None
-    if override is not None:
-        chosen = {c: None if m is None else Mask(override) for c, m in chosen.items()}
-    return TablePlan(table, tuple(plan_column(c, t, chosen[c]) for c, t in columns.items()))
-
-
-def _exposed(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[MaskedColumn, ...]:
-    """What the tables hold that some mask names and the caller's exceptions leave open."""
-    found: list[MaskedColumn] = []
-    for table in sorted({*case.statement.reads, *case.statement.writes}):
-        planned = plans[table].columns if table in plans else ()
-        closed = {c.name for c in planned if c.mask is not None}
-        for column in case.catalog.columns(table) or {}:
-            mask = _strictest(table, column, case.policy.masks)
-            if mask is not None and column not in closed:
-                found.append(MaskedColumn(table, column, mask.name.value))
-    return tuple(found)
-
-
-def _strictest(table: TableName, column: str, masks: tuple[MaskRule, ...]) -> Mask | None:
-    """Of several masks that name a column the strictest; the first in the file among equals."""
-    found = [m.mask for m in masks if any(p.covers(table, column) for p in m.columns)]
-    return min(found, key=lambda m: _STRICTNESS[m.name]) if found else None
-
-
-def _unfitted(plan: TablePlan) -> list[Reason]:
-    return [
-        Reason(
-            "MASK_NOT_APPLICABLE",
-            f"{c.name} of {plan.table} is shown as NULL: its mask does not fit its type",
-        )
-        for c in plan.columns
-        if not c.fitted
-    ]
-
-
-def _shadowing(
-    case: Case, plans: Mapping[TableName, TablePlan], masks: tuple[MaskRule, ...]
-) -> list[Reason]:
-    """A CTE must not take the name under which this session would find a protected table."""
-    protected_names = {t.name for t in plans} | {
-        p.parts[2] for m in masks for p in m.columns if p.parts[2] != "*"
-    }
-    faults = []
-    for cte in case.ctes:
-        here = cte.shadows is not None and (
-            cte.shadows in plans
-            or any(p.covers(cte.shadows) and p.parts[2] != "*" for m in masks for p in m.columns)
-        )
-        if here or (cte.recursive and cte.name in protected_names):
-            faults.append(
-                Reason(
-                    "CTE_SHADOWS_PROTECTED",
-                    f"denied: the common table expression {cte.name} has the name of a masked table; rename it",
-                )
-            )
-    return faults
 
 
 def _deny(case: Case, reasons: list[Reason], rules: list[Rule]) -> Ruling:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from hoop_core.errors import PolicyDenied
-from hoop_core.masking.masks import Mask
-from hoop_core.model import ApprovalTerms, Identity, Kind, RoleBinding, TableName
+from hoop_core.masking.masks import HASH_FUNCTION, Mask
+from hoop_core.model import (
+    ApprovalTerms,
+    Detector,
+    DetectorAction,
+    Identity,
+    Kind,
+    NameContext,
+    Outcome,
+    RoleBinding,
+    RunContext,
+    Screen,
+    TableName,
+)
 from hoop_core.policy.conditions import Condition
+from hoop_core.policy.predicates import Predicate
 from hoop_core.sql.names import Pattern, stored
 
 
@@ -30,6 +45,7 @@ class Rule:
     writes: tuple[Pattern, ...] | None = None
     when: Condition | None = None
     approval: ApprovalTerms | None = None
+    line: int = field(default=0, compare=False)
 
     def speaks_of(self, identity: Identity) -> bool:
         return self.groups is None or not self.groups.isdisjoint(identity.groups)
@@ -39,18 +55,79 @@ class Rule:
 class RoleRule:
     groups: frozenset[str]
     binding: RoleBinding
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """`columns` are the four-part patterns of the rule, those of its tag included."""
+    """`columns` are the four-part patterns of the rule, those of its tag included.
+
+    `exceptions` says who may show these columns to a caller for a while; None: nobody.
+    """
 
     mask: Mask
     columns: tuple[Pattern, ...]
     except_groups: frozenset[str] = frozenset()
+    exceptions: ApprovalTerms | None = None
+    line: int = field(default=0, compare=False)
 
     def binds(self, identity: Identity) -> bool:
         return self.except_groups.isdisjoint(identity.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """`groups` that is None binds everybody; callers in one of `except_groups` see all rows."""
+
+    table: Pattern
+    where: Predicate
+    groups: frozenset[str] | None = None
+    except_groups: frozenset[str] = frozenset()
+    line: int = field(default=0, compare=False)
+
+    def meant_for(self, identity: Identity) -> bool:
+        return self.groups is None or not self.groups.isdisjoint(identity.groups)
+
+    def binds(self, identity: Identity) -> bool:
+        return self.meant_for(identity) and self.except_groups.isdisjoint(identity.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorRule:
+    """What happens to results that hold values of these kinds, for callers in none of `except_groups`."""
+
+    kinds: frozenset[Detector]
+    action: DetectorAction
+    except_groups: frozenset[str] = frozenset()
+    line: int = field(default=0, compare=False)
+
+    def binds(self, identity: Identity) -> bool:
+        return self.except_groups.isdisjoint(identity.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a case expects; None: not asked. `masked` are endings of DATABASE.SCHEMA.TABLE.COLUMN."""
+
+    outcome: Outcome
+    reason: str | None = None
+    masked: tuple[tuple[str, ...], ...] | None = None
+    filtered: tuple[tuple[str, ...], ...] | None = None
+    rewritten_contains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCase:
+    """A statement, who asks it, and what the policy should say: a test kept beside the policy."""
+
+    name: str
+    sql: str
+    identity: Identity
+    names: NameContext
+    run: RunContext
+    expected: Expectation
+    at: datetime | None = None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +138,37 @@ class Policy:
     roles: tuple[RoleRule, ...] = ()
     masks: tuple[MaskRule, ...] = ()
     rules: tuple[Rule, ...] = ()
+    row_filters: tuple[RowFilter, ...] = ()
+    detectors: tuple[DetectorRule, ...] = ()
+    tags: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
+    cases: tuple[PolicyCase, ...] = field(default=(), repr=False, compare=False)
+    hash_function: str = HASH_FUNCTION
+    """What `hash` masks call, as SQL writes it."""
+    catalog: str | None = field(default=None, repr=False, compare=False)
+    """A catalog file for trying the policy out, relative to the policy file."""
     source: str = field(default="", compare=False)
+    text: str = field(default="", repr=False, compare=False)
+    """The file's text, from which the same policy can be read again elsewhere."""
+
+    def screen_for(self, identity: Identity) -> Screen:
+        """What the detectors do to this caller's results: for each kind the strictest binding action."""
+        actions: dict[Detector, DetectorAction] = {}
+        freed: set[Detector] = set()
+        order = list(DetectorAction)
+        for rule in self.detectors:
+            if not rule.binds(identity):
+                freed |= rule.kinds
+                continue
+            for kind in rule.kinds:
+                actions[kind] = max(actions.get(kind, rule.action), rule.action, key=order.index)
+        of = {a: frozenset(k for k, done in actions.items() if done is a) for a in order}
+        bound = of[DetectorAction.MASK] | of[DetectorAction.BLOCK]
+        return Screen(
+            masks=of[DetectorAction.MASK],
+            blocks=of[DetectorAction.BLOCK],
+            reports=of[DetectorAction.REPORT],
+            freed=frozenset(freed) - bound,
+        )
 
     def role_for(self, identity: Identity, requested: str | None) -> RoleBinding:
         """The Snowflake role that a caller becomes.
@@ -96,6 +203,26 @@ class Policy:
                 reason="ROLE_AMBIGUOUS",
             )
         return next(iter(mine.values()))
+
+    @property
+    def offers_exceptions(self) -> bool:
+        """Whether some mask can be lifted for a while: else nobody needs to look for exceptions."""
+        return any(m.exceptions is not None for m in self.masks)
+
+    def check_role(self, identity: Identity, role: RoleBinding) -> None:
+        """Whether a caller may go on as a role that an earlier policy gave. Raises PolicyDenied."""
+        if any(
+            not r.groups.isdisjoint(identity.groups)
+            and (r.binding.vault_role, r.binding.snowflake_role)
+            == (role.vault_role, role.snowflake_role)
+            for r in self.roles
+        ):
+            return
+        raise PolicyDenied(
+            f"The role {role.snowflake_role} is no longer mapped to {describe_groups(identity)}.",
+            "Connect again, or ask for an entry under `roles` in the policy.",
+            reason="ROLE_WITHDRAWN",
+        )
 
     def masks_binding(self, identity: Identity) -> tuple[MaskRule, ...]:
         """The mask rules from which the caller is not excepted."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hoop_core.masking.masks import MaskName
-from hoop_core.model import Kind
-from hoop_core.policy.file import MASK_OPTIONS, UNITS
+from hoop_core.model import Detector, DetectorAction, Kind, Outcome
+from hoop_core.policy.conditions import FIELDS
 from hoop_core.policy.model import Then
+from hoop_core.policy.predicates import IDENTITY_WORDS
+from hoop_core.policy.sections.cases import RUN_KEYS
+from hoop_core.policy.sections.masks import HASH_FUNCTION_FORM, MASK_OPTIONS, UNITS
 
 _PART = r'("[^"]+"|[A-Za-z_][A-Za-z0-9_$]*|\*)'
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -47,8 +50,23 @@ def json_schema() -> dict[str, Any]:
                 "version": {"const": 1},
                 "roles": {"type": "array", "items": _role(text, words)},
                 "tags": {"type": "object", "additionalProperties": _names(4)},
-                "masks": {"type": "array", "items": {"oneOf": [_mask(m, words) for m in MaskName]}},
+                "hash_function": {
+                    "type": "string",
+                    "pattern": HASH_FUNCTION_FORM,
+                    "description": "What `hash` masks call: DATABASE.SCHEMA.FUNCTION.",
+                },
+                "masks": {
+                    "type": "array",
+                    "items": {"oneOf": [_mask(m, words, duration) for m in MaskName]},
+                },
+                "row_filters": {"type": "array", "items": _row_filter(text, words)},
+                "detectors": {"type": "array", "items": _detector(words)},
                 "rules": {"type": "array", "items": _rule(text, words, duration)},
+                "cases": {"type": "array", "items": _case(text)},
+                "catalog": {
+                    **text,
+                    "description": "A catalog file for trying the policy out, relative to this file.",
+                },
             },
             "version",
         ),
@@ -64,23 +82,8 @@ def _role(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _mask(name: MaskName, words: dict[str, Any]) -> dict[str, Any]:
-    options = {key: _OPTIONS[key] for key in MASK_OPTIONS[name]}
-    fields = {
-        "tag": {"type": "string"},
-        "columns": _names(4),
-        "mask": {"const": name.value},
-        "except_groups": words,
-        **options,
-    }
-    return {
-        **_closed(fields, "mask"),
-        "oneOf": [{"required": ["tag"]}, {"required": ["columns"]}],
-    }
-
-
-def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
-    approval = _closed(
+def _terms(words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
+    return _closed(
         {
             "approvers": words,
             "quorum": {"type": "integer", "minimum": 1, "maximum": 20},
@@ -89,6 +92,88 @@ def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any])
         },
         "approvers",
     )
+
+
+def _mask(name: MaskName, words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
+    options = {key: _OPTIONS[key] for key in MASK_OPTIONS[name]}
+    fields = {
+        "tag": {"type": "string"},
+        "columns": _names(4),
+        "mask": {"const": name.value},
+        "except_groups": words,
+        "exceptions": {
+            **_terms(words, duration),
+            "description": "Who may show these columns to a caller who asks, and for how long at most.",
+        },
+        **options,
+    }
+    return {
+        **_closed(fields, "mask"),
+        "oneOf": [{"required": ["tag"]}, {"required": ["columns"]}],
+    }
+
+
+def _detector(words: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"type": "array", "minItems": 1, "items": {"enum": [d.value for d in Detector]}}
+    action = {"enum": [a.value for a in DetectorAction]}
+    fields = {"detect": kinds, "action": action, "except_groups": words}
+    return _closed(fields, "detect", "action")
+
+
+def _row_filter(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    facts = "{identity." + "}, {identity.".join(IDENTITY_WORDS) + "} and {claims.NAME}"
+    return _closed(
+        {
+            "table": _names(3)["items"],
+            "where": {
+                **text,
+                "description": f"A SQL condition over the table's columns; {facts} stand for the caller.",
+                "examples": [
+                    "REGION = 'EU'",
+                    "OWNER = {identity.subject}",
+                    "R IN ({claims.regions})",
+                ],
+            },
+            "groups": words,
+            "except_groups": words,
+        },
+        "table",
+        "where",
+    )
+
+
+def _case(text: dict[str, Any]) -> dict[str, Any]:
+    texts = {"type": "array", "items": text}
+    return _closed(
+        {
+            "name": text,
+            "sql": text,
+            "groups": texts,
+            "subject": text,
+            "claims": {
+                "type": "object",
+                "additionalProperties": {"anyOf": [text, texts]},
+            },
+            "database": text,
+            "schema": text,
+            "run": _closed(dict.fromkeys(RUN_KEYS, text)),
+            "at": {**text, "examples": ["2026-03-02T10:00:00Z"]},
+            "expect": {"enum": [o.value for o in Outcome]},
+            "reason": {**text, "examples": ["NOT_GRANTED"]},
+            "masked": {
+                **texts,
+                "description": "All masked columns, by the last parts of their names.",
+            },
+            "filtered": {**texts, "description": "All tables whose rows are filtered."},
+            "rewritten_contains": {**texts, "minItems": 1},
+        },
+        "name",
+        "sql",
+        "expect",
+    )
+
+
+def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
     return _closed(
         {
             "name": text,
@@ -96,9 +181,15 @@ def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any])
             "kinds": {"type": "array", "minItems": 1, "items": {"enum": [k.value for k in Kind]}},
             "reads": _names(3),
             "writes": _names(3),
-            "when": {**text, "description": "CEL over statement, identity, run and now."},
+            "when": {
+                **text,
+                "description": "CEL over "
+                + "; ".join(
+                    f"{holder} ({', '.join(f)})" if f else holder for holder, f in FIELDS.items()
+                ),
+            },
             "then": {"enum": [t.value for t in Then]},
-            "approval": approval,
+            "approval": _terms(words, duration),
         },
         "name",
         "then",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hoop_core.analysts.pool import Analysts
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom
 from hoop_core.audit.checkpoint import load_or_create_key
@@ -35,6 +35,7 @@ from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.model import RoleBinding
 from hoop_core.policy.file import load_policy
+from hoop_core.server.policy_watch import PolicyWatch
 from hoop_core.snowflake.session import http_client
 from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.store import Store
@@ -60,17 +61,21 @@ class Gateway:
     api: Api
 
     async def start(self) -> list[asyncio.Task[None]]:
-        await asyncio.to_thread(
-            self.log.append,
-            "policy.loaded",
-            {"digest": self.guard.policy.digest, "text": self.settings.policy.file.read_text()},
+        self.guard.analysts.start(self.guard.policy)  # they get ready while the rest starts
+        watch = PolicyWatch(
+            self.guard,
+            self.log,
+            self.settings.policy.file,
+            seconds=self.settings.policy.reload_seconds,
         )
+        await watch.loaded()
         left_behind = await self.sweeper.left_behind()
         return [
             asyncio.create_task(self.guard.waiting.run()),
             asyncio.create_task(self.book.reap()),
             asyncio.create_task(self.sweeper.run(left_behind)),
             asyncio.create_task(self._sign()),
+            asyncio.create_task(watch.run()),
         ]
 
     async def _sign(self) -> None:
@@ -89,7 +94,7 @@ class Gateway:
         await self.keeper.close()
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
-        self.guard.analysts.shutdown(wait=False, cancel_futures=True)
+        await self.guard.analysts.close()
         await self.http.aclose()
         self.store.close()
 
@@ -128,7 +133,12 @@ def build_gateway(settings: Settings) -> Gateway:
     )
     desk = ApprovalDesk(store, log)
     recorder = Recorder(settings.store.recordings)
-    catalog = LiveCatalog(keeper.observer.columns)
+    catalog = LiveCatalog(
+        keeper.observer.describe,
+        account=settings.snowflake.account,
+        fresh_seconds=settings.catalog.fresh_seconds,
+        max_objects=settings.catalog.max_objects,
+    )
     guard = Guard(
         policy=policy,
         catalog=catalog,
@@ -144,7 +154,7 @@ def build_gateway(settings: Settings) -> Gateway:
             catalog=catalog,
             public_url=public_url,
         ),
-        analysts=ThreadPoolExecutor(max_workers=2, thread_name_prefix="analysis"),
+        analysts=Analysts(settings.analysis),
     )
     board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds)
     upstreams = Upstreams(keeper, http, settings.snowflake)
@@ -152,7 +162,7 @@ def build_gateway(settings: Settings) -> Gateway:
         settings.gateway,
         verifier,
         log,
-        role_for=guard.policy.role_for,
+        role_for=guard.role_for,
         open_upstream=upstreams.open,
         end_upstream=upstreams.end,
         drop_statements=board.drop,

@@ -40,7 +40,9 @@ def start_embedded(settings: Settings) -> EmbeddedGateway:
     port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     own = settings.gateway.model_copy(update={"host": "127.0.0.1", "port": port, "public_url": url})
-    app = build_app(settings.model_copy(update={"gateway": own}))
+    # A job's own process pays for one analysis worker at first; more come when they are needed.
+    analysis = settings.analysis.model_copy(update={"started": settings.analysis.started or 1})
+    app = build_app(settings.model_copy(update={"gateway": own, "analysis": analysis}))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="hoop-gateway", daemon=True

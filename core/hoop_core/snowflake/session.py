@@ -167,6 +167,12 @@ async def _send(
     return answer
 
 
+# What the analysis takes for granted, whatever the account or the user defaults to: quoted names are
+# kept as written, and one text is one statement
+# (https://docs.snowflake.com/en/sql-reference/parameters#quoted-identifiers-ignore-case).
+_PINNED = {"QUOTED_IDENTIFIERS_IGNORE_CASE": False, "MULTI_STATEMENT_COUNT": 1}
+
+
 async def open_session(
     http: httpx.AsyncClient,
     settings: SnowflakeSettings,
@@ -192,7 +198,7 @@ async def open_session(
         "LOGIN_NAME": lease.snowflake_user,
         "AUTHENTICATOR": "SNOWFLAKE_JWT",
         "TOKEN": login_token(settings.account, lease.snowflake_user, lease.private_key),
-        "SESSION_PARAMETERS": dict(parameters or {}),
+        "SESSION_PARAMETERS": {**(parameters or {}), **_PINNED},
         "CLIENT_ENVIRONMENT": {"APPLICATION": "Hoop"},
     }
     path = httpx.URL(

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from hoop_core.errors import ConfigError
 from hoop_core.model import TableName
-from hoop_core.sql.names import parse_table, stored
+from hoop_core.sql.names import parse_parts, parse_table
+from hoop_core.yaml_reader import Value, read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +24,16 @@ class CatalogObject:
     rows: int | None = None
     bytes: int | None = None
     """Size as Snowflake last reported it; None when it did not."""
+    refused: str | None = None
+    """Why it can neither be read nor written: what to say after its name ("is a secure view, ...")."""
     digest: str = field(init=False)
-    """SHA-256 (hex) of columns and definition: what a decision depends on."""
+    """SHA-256 (hex) of columns, definition and refusal: what a decision depends on."""
 
     def __post_init__(self) -> None:
-        known = json.dumps([list(self.columns.items()), self.definition])
-        object.__setattr__(self, "digest", hashlib.sha256(known.encode()).hexdigest())
+        known: list[object] = [list(self.columns.items()), self.definition]
+        if self.refused is not None:
+            known.append(self.refused)
+        object.__setattr__(self, "digest", hashlib.sha256(json.dumps(known).encode()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,18 @@ class Catalog:
     def of(cls, objects: Mapping[TableName, CatalogObject]) -> Catalog:
         return cls(dict(objects))
 
+    def but(self, objects: Mapping[TableName, CatalogObject]) -> Catalog:
+        """The same snapshot with other knowledge of some objects."""
+        return Catalog({**self._objects, **objects})
+
     def get(self, table: TableName) -> CatalogObject | None:
         """None: no such object, as far as Hoop may know."""
         return self._objects.get(table)
 
     def columns(self, table: TableName) -> Mapping[str, str] | None:
-        """Stored column name -> type; None: unknown object; empty: known, its columns are not."""
+        """Stored column name -> type; None: unknown or refused object; empty: its columns are unknown."""
         found = self._objects.get(table)
-        return None if found is None else found.columns
+        return None if found is None or found.refused is not None else found.columns
 
     def digest(self, tables: Iterable[TableName]) -> str:
         """SHA-256 (hex) of what is known of the given tables: part of a decision's cache key."""
@@ -66,23 +73,69 @@ class Catalog:
 
 
 def load_catalog(path: Path) -> Catalog:
-    """Read `tables: {DB.SCHEMA.TABLE: {COLUMN: TYPE}}`. Raises ConfigError."""
+    """Read a catalog file: `tables: {DB.SCHEMA.TABLE: {COLUMN: TYPE}}`, and for views
+    `views: {DB.SCHEMA.VIEW: {columns: {COLUMN: TYPE}, definition: "CREATE VIEW ... AS SELECT ..."}}`.
+
+    Raises ConfigError with file and line, and the nearest word where one is near.
+    """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"The catalog {path} cannot be read: {e}.") from None
-    tables = data.get("tables") if isinstance(data, dict) else None
-    if not isinstance(tables, dict) or set(data) != {"tables"}:
-        raise ConfigError(
-            f"{path}: a catalog has one key, `tables`.",
+    document = read_document(text, str(path))
+    _without_aliases(document)
+    parts = document.mapping("a catalog", ("tables", "views"))
+    if not parts:
+        raise document.wrong(
+            "a catalog needs `tables` or `views`.",
             "Write `tables: {DB.SCHEMA.TABLE: {COLUMN: TYPE}}`.",
         )
-    found: dict[TableName, dict[str, str]] = {}
-    for name, columns in tables.items():
-        table = parse_table(str(name))
-        if table is None:
-            raise ConfigError(f"{path}: `{name}` is not DATABASE.SCHEMA.TABLE.")
-        if not isinstance(columns or {}, dict):
-            raise ConfigError(f"{path}: `{name}` must map column names to types.")
-        found[table] = {stored(str(c)): str(t) for c, t in (columns or {}).items()}
-    return Catalog.from_mapping(found)
+    found: dict[TableName, CatalogObject] = {}
+    for part, read in (("tables", _table), ("views", _view)):
+        for key, value in parts[part].entries(f"`{part}`").values() if part in parts else ():
+            name = parse_table(str(key.data))
+            if name is None:
+                raise key.wrong(f"`{key.data}` is not DATABASE.SCHEMA.{part[:-1].upper()}.")
+            if name in found:
+                raise key.wrong(f"{name} is given twice.", "Folded names count: a.b.c is A.B.C.")
+            found[name] = read(value, name)
+    return Catalog.of(found)
+
+
+def _without_aliases(document: Value) -> None:
+    """A node that stands in two places is an alias: a short file could stand for a huge one."""
+    todo, seen = [document.node], set[int]()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen:
+            line = node.start_mark.line + 1
+            raise ConfigError(
+                f"{document.source}:{line}: anchors and aliases are not read in a catalog.",
+                "Write the columns out.",
+            )
+        seen.add(id(node))
+        if isinstance(node.value, list):
+            for child in node.value:
+                todo += child if isinstance(child, tuple) else (child,)
+
+
+def _table(value: Value, name: TableName) -> CatalogObject:
+    return CatalogObject({} if value.data is None else _columns(value, name))
+
+
+def _view(value: Value, name: TableName) -> CatalogObject:
+    keys = ("columns", "definition")
+    fields = value.mapping(f"the view {name}", keys, keys)
+    definition = fields["definition"].text("`definition`")
+    return CatalogObject(_columns(fields["columns"], name), definition)
+
+
+def _columns(value: Value, name: TableName) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, type_ in value.entries(f"the columns of {name}").values():
+        parts = parse_parts(str(key.data))
+        column = str(key.data) if parts is None or len(parts) != 1 else parts[0]
+        if column in found:
+            raise key.wrong(f"the column {column} of {name} is given twice.")
+        found[column] = type_.text(f"the type of {name}.{column}")
+    return found

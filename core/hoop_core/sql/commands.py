@@ -158,6 +158,8 @@ def read_command(tokens: Sequence[Token], names: NameContext) -> Command | None:
 
     Raises StatementRefused: UNSERVED_COMMAND, USE_ROLE, SESSION_PARAMETER, and those of names.
     """
+    if not _FIRST_WORDS.intersection(tokens[0].text.upper().split()[:1]):
+        return None
     reader = _Reader(tokens)
     for words, parse in _GRAMMAR:
         if reader.take(*words):
@@ -198,6 +200,14 @@ def _show(reader: _Reader, names: NameContext) -> Command | None:
             return None
     if isinstance(table, tuple):
         return Command(Kind.SHOW, table[0], table[1])
+    if what == ("COLUMNS",):
+        # Snowflake lists what the role may see; which tables the caller may know is for the policy to say
+        raise refuse(
+            "UNSERVED_COMMAND",
+            "SHOW COLUMNS of a whole schema, database or account is not served through Hoop: it lists the "
+            "columns of tables that no rule grants.",
+            "Name the table: SHOW COLUMNS IN TABLE database.schema.table.",
+        )
     return Command(Kind.SHOW)
 
 
@@ -299,3 +309,4 @@ _GRAMMAR: tuple[tuple[tuple[str, ...], Callable[[_Reader, NameContext], Command 
     (("COMMIT",), _end),
     (("ROLLBACK",), _end),
 )
+_FIRST_WORDS = frozenset(words[0] for words, _ in _GRAMMAR)

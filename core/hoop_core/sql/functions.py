@@ -16,6 +16,7 @@ from hoop_core.sql.refusals import refuse
 
 _STRINGS = frozenset({TokenType.STRING, TokenType.RAW_STRING, TokenType.HEX_STRING})
 _DOTS = frozenset({TokenType.DOT, TokenType.COLON})
+_CALLABLE = ("scalar", "aggregate", "window", "table", "optimiser")
 
 
 @cache
@@ -34,7 +35,12 @@ def _sections() -> dict[str, frozenset[str]]:
 @cache
 def listed() -> frozenset[str]:
     """Every function that may be called, table functions included."""
-    return frozenset().union(*(_sections()[s] for s in ("scalar", "aggregate", "window", "table")))
+    return frozenset().union(*(_sections()[s] for s in _CALLABLE))
+
+
+def scalars() -> frozenset[str]:
+    """Functions that compute one value from one row."""
+    return _sections()["scalar"]
 
 
 def is_known(name: str) -> bool:

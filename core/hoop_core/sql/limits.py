@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import string
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 from sqlglot import Token, TokenType
 from sqlglot.dialects.dialect import Dialect
@@ -54,34 +55,107 @@ _OPERATORS = frozenset({
     "<>", "!=", "<", ">", "<=", ">=", "||", "::", ":", "=>", "->", "?", "$", "|", ";",
 })
 # fmt: on
-_QUOTED_TYPES = frozenset(
-    {TokenType.STRING, TokenType.RAW_STRING, TokenType.HEX_STRING, TokenType.IDENTIFIER}
+_LITERAL_TYPES = frozenset(
+    {TokenType.STRING, TokenType.RAW_STRING, TokenType.HEX_STRING, TokenType.NUMBER}
 )
-_OPEN = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE})
-_CLOSE = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE})
 # sqlglot keeps the rest of these statements as one opaque string
 _OPAQUE = frozenset({TokenType.COMMAND, TokenType.EXECUTE, TokenType.FETCH, TokenType.RENAME})
-_PREFIX = frozenset({"NOT", "-", "+", "PRIOR", "INTERVAL", "DISTINCT"})
+_ENDS_SOLID = frozenset(string.ascii_letters + string.digits + "'\"_$")
+_STARTS_SOLID = frozenset(string.ascii_letters + string.digits + "'\"_")
 
 
-def raw(sql: str, token: Token) -> str:
-    """The caller's own characters of a token; white space inside `GROUP   BY` becomes one space."""
-    text = sql[token.start : token.end + 1]
-    return text if token.token_type in _QUOTED_TYPES else _SPACE.sub(" ", text)
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The tokens of one statement, and each as it is sent on: without comments, with one space in front
+    where there was any gap, and with single spaces inside words such as `GROUP   BY`."""
+
+    sql: str = field(repr=False)
+    tokens: tuple[Token, ...] = field(repr=False)
+    pieces: tuple[str, ...] = field(repr=False)
+
+    @property
+    def canonical(self) -> str:
+        return "".join(self.pieces)
 
 
-def scan(sql: str, limits: Limits = DEFAULT) -> tuple[Token, ...]:
-    """The tokens of one statement, without a trailing semicolon.
+class _Role(IntEnum):
+    """What a token means for the cost of parsing."""
+
+    NONE = 0
+    OPEN = 1
+    CLOSE = 2
+    CASE = 3
+    END = 4
+    READ = 5
+    JOIN = 6
+    ANSWER = 7  # ON or USING
+    PREFIX = 8
+    UNCONDITIONAL = 9  # CROSS or NATURAL: the JOIN after it waits for no ON
+    SEPARATOR = 10
+
+
+_ROLE_OF_KIND = {
+    _Role.OPEN: {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE},
+    _Role.CLOSE: {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE},
+    _Role.CASE: {TokenType.CASE},
+    _Role.END: {TokenType.END},
+    _Role.SEPARATOR: {TokenType.SEMICOLON},
+}
+_ROLE_OF_WORD = {
+    **dict.fromkeys(("FROM", "SELECT"), _Role.READ),
+    "JOIN": _Role.JOIN,
+    **dict.fromkeys(("ON", "USING"), _Role.ANSWER),
+    **dict.fromkeys(("NOT", "-", "+", "PRIOR", "INTERVAL", "DISTINCT"), _Role.PREFIX),
+    **dict.fromkeys(("CROSS", "NATURAL"), _Role.UNCONDITIONAL),
+}
+
+
+def scan(sql: str, limits: Limits = DEFAULT) -> Scan:
+    """One statement, without a trailing semicolon.
 
     Raises StatementRefused: NUL, TOO_LONG, BACKTICK, NON_ASCII, UNREADABLE_TOKEN, UNPARSEABLE, EMPTY,
     MULTI_STATEMENT, TOO_MANY_TOKENS, TOO_DEEP, TOO_MANY_READS.
     """
+    tokens = _tokens(sql, limits)
+    costs = _Costs(limits)
+    pieces: list[str] = []
+    end = -1  # where the previous token ended
+    for token in tokens:
+        start, last = token.start, token.end
+        text = sql[start : last + 1]
+        known = _KNOWN.get(text)
+        if known is None or known[0] is not token.token_type:
+            known = _learn(token, text)
+        _, piece, role = known
+        if start > end + 1:
+            piece = " " + piece if pieces else piece
+        elif pieces and (
+            (sql[end] in _ENDS_SOLID and text[0] in _STARTS_SOLID and pieces[-1].strip() != "$")
+            or (text == "{" == sql[end])
+        ):
+            # `1_000`, `e'x'`, `'a'b`, `{{`: two tokens here, possibly one to Snowflake;
+            # of `$1` the tree will show that a number follows
+            raise _unreadable(sql[end : last + 1], token)
+        pieces.append(piece)
+        end = last
+        if role or costs.run:
+            costs.count(role)
+        costs.previous = role
+    return Scan(sql, tokens, tuple(pieces))
+
+
+def check_length(sql: str, limits: Limits = DEFAULT) -> None:
+    """Raises StatementRefused (TOO_LONG)."""
     if len(sql) > limits.max_chars:
         raise refuse(
             "TOO_LONG",
             f"The statement has {len(sql)} characters; at most {limits.max_chars} are read.",
             "Load bulk data from a stage or in smaller batches.",
         )
+
+
+def _tokens(sql: str, limits: Limits) -> tuple[Token, ...]:
+    check_length(sql, limits)
     if "\x00" in sql:
         raise refuse("NUL", "The statement contains a NUL character.", "Remove it.")
     try:
@@ -108,40 +182,36 @@ def scan(sql: str, limits: Limits = DEFAULT) -> tuple[Token, ...]:
             f"{found[0].text.upper()} statements are not served through Hoop.",
             "Send the query itself.",
         )
-    tokens = tuple(found)
-    _check_shapes(sql, tokens)
-    _check_costs(tokens, limits)
-    return tokens
+    return tuple(found)
 
 
-def canonical(sql: str, tokens: Sequence[Token]) -> str:
-    """The statement without its comments: the caller's tokens, one space where there was any gap."""
-    out: list[str] = []
-    end = -1
-    for token in tokens:
-        if out and token.start > end + 1:
-            out.append(" ")
-        out.append(raw(sql, token))
-        end = token.end
-    return "".join(out)
+_KNOWN: dict[str, tuple[TokenType, str, _Role]] = {}
+_MOST_KNOWN = 20_000
+"""Words seen before need no second look. Literals are never kept: they hold people's data."""
 
 
-def _check_shapes(sql: str, tokens: Sequence[Token]) -> None:
-    previous: Token | None = None
-    for token in tokens:
-        text = sql[token.start : token.end + 1]
-        if not _readable(token, text):
-            raise _unreadable(text, token)
-        if token.token_type is TokenType.SEMICOLON:
-            raise refuse(
-                "MULTI_STATEMENT",
-                "The text holds more than one statement.",
-                "Send one statement at a time.",
-            )
-        if previous is not None and previous.end + 1 == token.start and _clash(sql, previous, text):
-            # `1_000`, `e'x'`, `'a'b`, `{{`: two tokens here, possibly one to Snowflake
-            raise _unreadable(sql[previous.start : token.end + 1], token)
-        previous = token
+def _learn(token: Token, text: str) -> tuple[TokenType, str, _Role]:
+    if not _readable(token, text):
+        raise _unreadable(text, token)
+    kind = token.token_type
+    if kind in _LITERAL_TYPES:
+        return kind, text, _Role.NONE
+    quoted = kind is TokenType.IDENTIFIER
+    piece = text if quoted else _SPACE.sub(" ", text)
+    learnt = kind, piece, _Role.NONE if quoted else _role(token, text.upper())
+    if len(text) <= 128:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[text] = learnt
+    return learnt
+
+
+def _role(token: Token, word: str) -> _Role:
+    kind = token.token_type
+    for role, kinds in _ROLE_OF_KIND.items():
+        if kind in kinds:
+            return role
+    return _ROLE_OF_WORD.get(word, _Role.NONE)
 
 
 def _readable(token: Token, text: str) -> bool:
@@ -157,16 +227,6 @@ def _readable(token: Token, text: str) -> bool:
     if token.token_type is TokenType.NUMBER:
         return _NUMBER.match(text) is not None
     return text in _OPERATORS or _WORD.match(text) is not None
-
-
-def _clash(sql: str, previous: Token, text: str) -> bool:
-    before, after = sql[previous.end], text[0]
-    if before == after == "{":
-        return True
-    if sql[previous.start : previous.end + 1] == "$":
-        return False  # `$1`; that only a number may follow is checked on the tree
-    solid = "'\"_$"
-    return (before.isalnum() or before in solid) and (after.isalnum() or after in "'\"_")
 
 
 def _unreadable(text: str, token: Token) -> Exception:
@@ -190,43 +250,59 @@ def _unreadable(text: str, token: Token) -> Exception:
     )
 
 
-def _check_costs(tokens: Sequence[Token], limits: Limits) -> None:
-    depth = run = reads = 0
-    pending = [0]  # per nesting level: JOINs that have not met their ON or USING
-    previous = ""
-    for token in tokens:
-        kind = token.token_type
-        word = "" if kind in _QUOTED_TYPES else token.text.upper()
-        run = run + 1 if word in _PREFIX else 0
-        if kind in _OPEN:
-            depth += 1
-            pending.append(0)
-        elif kind in _CLOSE:
-            depth -= 1
-            if len(pending) > 1:
+class _Costs:
+    """What drives the parser's time, counted token by token."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._depth = self._reads = self._open_joins = 0
+        self._pending = [0]  # per nesting level: JOINs that have not met their ON or USING
+        self.run = 0
+        self.previous = _Role.NONE
+
+    def count(self, role: _Role) -> None:
+        """Raises StatementRefused: TOO_DEEP, TOO_MANY_READS, MULTI_STATEMENT."""
+        self.run = self.run + 1 if role is _Role.PREFIX else 0
+        if role is _Role.OPEN:
+            self._depth += 1
+            self._pending.append(0)
+        elif role is _Role.CLOSE:
+            self._depth -= 1
+            if len(self._pending) > 1:
                 # an unanswered JOIN stays expensive for whatever encloses it
-                closed = pending.pop()
-                pending[-1] += closed
-        elif kind is TokenType.CASE:
-            depth += 1
-        elif kind is TokenType.END:
-            depth -= 1
-        elif word in {"FROM", "JOIN", "SELECT"}:
-            reads += 1
-            if word == "JOIN" and previous not in {"CROSS", "NATURAL"}:
-                pending[-1] += 1
-        elif word in {"ON", "USING"}:
-            pending[-1] = max(0, pending[-1] - 1)
-        if depth > limits.max_depth or run > limits.max_prefix_run:
+                closed = self._pending.pop()
+                self._pending[-1] += closed
+        elif role is _Role.CASE:
+            self._depth += 1
+        elif role is _Role.END:
+            self._depth -= 1
+        elif role in {_Role.READ, _Role.JOIN}:
+            self._reads += 1
+            if role is _Role.JOIN and self.previous is not _Role.UNCONDITIONAL:
+                self._pending[-1] += 1
+                self._open_joins += 1
+        elif role is _Role.ANSWER and self._pending[-1]:
+            self._pending[-1] -= 1
+            self._open_joins -= 1
+        elif role is _Role.SEPARATOR:
+            raise refuse(
+                "MULTI_STATEMENT",
+                "The text holds more than one statement.",
+                "Send one statement at a time.",
+            )
+        self._check()
+
+    def _check(self) -> None:
+        limits = self._limits
+        if self._depth > limits.max_depth or self.run > limits.max_prefix_run:
             raise refuse(
                 "TOO_DEEP",
                 f"The statement is nested deeper than {limits.max_depth} levels.",
                 "Use common table expressions or a temporary table for intermediate results.",
             )
-        if reads > 3 * limits.max_table_reads or sum(pending) > limits.max_open_joins:
+        if self._reads > 3 * limits.max_table_reads or self._open_joins > limits.max_open_joins:
             raise refuse(
                 "TOO_MANY_READS",
                 "The statement has too many queries or joins, or joins without ON.",
                 "Give every JOIN its ON, write CROSS JOIN where that is meant, or split the statement.",
             )
-        previous = word

@@ -1,155 +1,182 @@
-"""Which base columns each output column depends on. Evidence, never a reason to relax a mask.
+"""Which base columns a statement reads, and which ones each of its outputs is computed from.
 
-What sqlglot cannot trace (`*` inside a function, `$3`, recursive parts) comes back as unknown, and
+Evidence, never a reason to relax a mask. An output whose sources cannot all be named is `unknown`, and
 unknown means: assume every column of every table that the statement reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sqlglot import exp
-from sqlglot.lineage import Node, lineage
-from sqlglot.optimizer import build_scope
-from sqlglot.optimizer.qualify import qualify
-from sqlglot.schema import MappingSchema
 
-from hoop_core.model import ColumnLineage, Kind, TableName
+from hoop_core.model import ColumnLineage, Kind, Statement, TableName
 from hoop_core.sql.catalog import Catalog
-from hoop_core.sql.limits import SNOWFLAKE
 from hoop_core.sql.names import fold
+from hoop_core.sql.provenance import Walk
+from hoop_core.sql.relations import ALL, UNTRACED, Columns, Outputs, Relation, Scope
 from hoop_core.sql.statement import Analysis
 
-_ROWS = {Kind.SELECT, Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.CREATE_TABLE_AS}
 _UNKNOWN = (ColumnLineage("*", (), unknown=True),)
-_MOST_TOKENS = 4_000
-"""Qualifying costs more than linear time: beyond this, lineage is unknown rather than slow."""
+
+_MOST_SOURCES = 20_000
+"""Sources that all outputs may name together: `HASH(*)` a thousand times over a wide table names many."""
+
+ColumnsRead = tuple[tuple[TableName, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`columns`: by table, those that the statement reads anywhere; "*" for any column of a table whose
+    columns are not known. `lineage`: of each column that is returned or written.
+    """
+
+    columns: ColumnsRead = ()
+    lineage: tuple[ColumnLineage, ...] = ()
+
+
+def trace(analysis: Analysis, catalog: Catalog) -> Trace:
+    """Over the caller's own text. Never raises: what cannot be traced reads everything."""
+    tree = analysis.tree
+    if tree is None:
+        return Trace()
+    columns = Columns(catalog)
+    bases = {id(r.node): columns.base(r.table) for r in analysis.refs}
+    try:
+        walk = Walk(columns, bases)
+        outputs = _of_statement(walk, analysis, tree, catalog)
+    except Exception:  # also RecursionError
+        return Trace(_by_table(columns, columns.everything), _UNKNOWN)
+    return Trace(_by_table(columns, walk.read), _lineage(columns, outputs))
+
+
+def any_column(statement: Statement) -> ColumnsRead:
+    """Any column of every table: what must be assumed where nobody has looked."""
+    return tuple((t, (ALL,)) for t in sorted({*statement.reads, *statement.writes}))
 
 
 def column_lineage(analysis: Analysis, catalog: Catalog) -> tuple[ColumnLineage, ...]:
-    """The lineage of what a statement returns or writes, over the caller's own text. Never raises."""
-    statement = analysis.statement
-    if analysis.tree is None or not statement.reads:
-        return ()
-    if len(analysis.tokens) > _MOST_TOKENS:
+    """The lineage of what a statement returns or writes. Never raises."""
+    return trace(analysis, catalog).lineage
+
+
+def _by_table(columns: Columns, read: int) -> ColumnsRead:
+    found: dict[TableName, tuple[str, ...]] = {}
+    for table, names in columns.read(read):
+        found[table] = found.get(table, ()) + names
+    return tuple(sorted(found.items()))
+
+
+def _lineage(columns: Columns, outputs: Outputs | None) -> tuple[ColumnLineage, ...]:
+    if outputs is None:
         return _UNKNOWN
-    try:
-        if statement.kind in _ROWS:
-            return _of_rows(analysis, catalog)
-        return _of_assignments(analysis.tree)
-    except (
-        Exception
-    ):  # also RecursionError: lineage is evidence beside the decision, not part of it
-        return _UNKNOWN
-
-
-def _of_rows(analysis: Analysis, catalog: Catalog) -> tuple[ColumnLineage, ...]:
-    tree = _with_full_names(analysis)
-    query = tree if isinstance(tree, exp.Query) else tree.expression
-    if not isinstance(query, exp.Query):
-        return _UNKNOWN
-    schema = _schema(analysis.statement.reads, catalog)
-    qualified = qualify(
-        query,
-        dialect="snowflake",
-        schema=schema,
-        validate_qualify_columns=False,
-        identify=False,
-        quote_identifiers=False,
-    )
-    scope = build_scope(qualified)
-    traced = lineage(
-        None,
-        qualified,
-        schema,
-        dialect="snowflake",
-        scope=scope,
-        copy=False,
-        trim_selects=False,  # trimming copies every query once per column
-    )
-    names = [s.alias_or_name for s in qualified.selects]
-    twice = {
-        n for n in names if names.count(n) > 1
-    }  # `lineage` answers by name: it cannot tell them apart
-    return tuple(
-        ColumnLineage(output, (), unknown=True) if name in twice else _column(output, traced[name])
-        for output, name in zip(_outputs(tree, names), names, strict=True)
-    )
-
-
-def _with_full_names(analysis: Analysis) -> exp.Expr:
-    # parsing again is cheaper than copying; the places of the names tell which node is which
-    tree = SNOWFLAKE.parser().parse(list(analysis.tokens), analysis.statement.sql)[0]
-    if tree is None:
-        raise ValueError("the statement cannot be read twice")
-    refs = {r.start: r.table for r in analysis.refs}
-    for node in list(tree.find_all(exp.Table)):
-        parts = (node.args.get("catalog"), node.args.get("db"), node.this)
-        starts = [p.meta["start"] for p in parts if p is not None and "start" in p.meta]
-        table = refs.get(min(starts, default=-1))
-        if table is None:
+    found: list[ColumnLineage] = []
+    room = _MOST_SOURCES
+    for output, mask in outputs:
+        room -= mask.bit_count()
+        if room < 0:
+            found.append(ColumnLineage(output, (), unknown=True))
             continue
-        if not node.args.get("alias") and not node.args.get("pivots"):
-            name = exp.Identifier(this=table.name, quoted=True)
-            node.set("alias", exp.TableAlias(this=name))
-        for part, text in zip(
-            ("this", "db", "catalog"), (table.name, table.schema, table.database), strict=True
-        ):
-            node.set(part, exp.Identifier(this=text, quoted=True))
-    return tree
+        sources = tuple(
+            sorted((t, c) for t, names in columns.read(mask) for c in names if c != ALL)
+        )
+        traced = not mask & (UNTRACED | columns.any_column)
+        found.append(ColumnLineage(output, sources, unknown=not (traced and sources)))
+    return tuple(found)
 
 
-def _schema(tables: Iterable[TableName], catalog: Catalog) -> MappingSchema:
-    # without normalising: the catalog already holds stored names
-    schema = MappingSchema(dialect="snowflake", normalize=False)
-    for table in tables:
-        columns = catalog.columns(table)
-        if columns:
-            schema.add_table(
-                exp.Table(
-                    this=exp.Identifier(this=table.name, quoted=True),
-                    db=exp.Identifier(this=table.schema, quoted=True),
-                    catalog=exp.Identifier(this=table.database, quoted=True),
-                ),
-                dict.fromkeys(columns, "VARCHAR"),
-                dialect="snowflake",
-            )
-    return schema
+def _of_statement(
+    walk: Walk, analysis: Analysis, tree: exp.Expr, catalog: Catalog
+) -> Outputs | None:
+    kind, statement = analysis.statement.kind, analysis.statement
+    if kind is Kind.SELECT:
+        relation = walk.query(tree, None, None)
+        return _named(relation, []) if statement.reads else []
+    if kind in {Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.CREATE_TABLE_AS}:
+        relation = walk.query(tree.expression, None, None)
+        return _named(relation, _written(analysis, tree, catalog)) if statement.reads else []
+    if kind is Kind.UPDATE:
+        return _of_update(walk, tree)
+    if kind is Kind.MERGE:
+        return _of_merge(walk, analysis, tree, catalog)
+    if kind is Kind.DELETE:
+        scope = _target_scope(walk, tree)
+        for other in tree.args.get("using") or ():
+            walk.from_item(scope, other)
+        walk.read_all(tree.args.get("where"), scope)
+    return []
 
 
-def _outputs(tree: exp.Expr, names: list[str]) -> list[str]:
-    """The written columns where the statement lists them, else the names of the query's own columns."""
-    if isinstance(tree, exp.Insert | exp.Create) and isinstance(tree.this, exp.Schema):
-        listed = [
+def _named(relation: Relation, written: list[str]) -> Outputs | None:
+    """The outputs under the names of the written columns, else under those of the query itself."""
+    if not relation.counted:
+        return None
+    outputs = relation.outputs
+    if not relation.positional:
+        outputs = [(name, mask | UNTRACED) for name, mask in outputs]
+    if len(written) == len(outputs):
+        return [(name, mask) for name, (_, mask) in zip(written, outputs, strict=True)]
+    return [(name or f"_COL_{i}", mask) for i, (name, mask) in enumerate(outputs)]
+
+
+def _written(analysis: Analysis, tree: exp.Expr, catalog: Catalog) -> list[str]:
+    """The columns that INSERT or CREATE TABLE AS fills, in order; empty where they are not given."""
+    if isinstance(tree.this, exp.Schema):
+        return [
             fold(c.this if isinstance(c, exp.ColumnDef) else c)
             for c in tree.this.expressions
             if isinstance(c, exp.ColumnDef | exp.Identifier)
         ]
-        if len(listed) == len(names):
-            return listed
-    return names
+    if isinstance(tree, exp.Create):
+        return []
+    return list(catalog.columns(analysis.statement.writes[0]) or ())
 
 
-def _column(name: str, root: Node) -> ColumnLineage:
-    sources: set[tuple[TableName, str]] = set()
-    unknown = False
-    for node in root.walk():
-        if isinstance(node.expression, exp.Table):
-            table = node.expression
-            column = node.name.rsplit(".", 1)[-1].strip('"')
-            unknown = unknown or column == "*"
-            sources.add((TableName(table.catalog, table.db, table.name), column))
-        elif node.expression.find(exp.Star, exp.Parameter) is not None:
-            unknown = True
-    return ColumnLineage(name, tuple(sorted(sources)), unknown=unknown or not sources)
+def _target_scope(walk: Walk, tree: exp.Expr) -> Scope:
+    scope = Scope(walk.columns, None)
+    walk.from_item(scope, tree.this)
+    return scope
 
 
-def _of_assignments(tree: exp.Expr) -> tuple[ColumnLineage, ...]:
-    """UPDATE and MERGE: the written columns, their sources not traced."""
-    names: set[str] = set()
-    for update in tree.find_all(exp.Update):
-        names |= {fold(e.this.this) for e in update.expressions if isinstance(e.this, exp.Column)}
-    for insert in tree.find_all(exp.Insert):
-        if isinstance(insert.this, exp.Tuple):
-            names |= {fold(c.this) for c in insert.this.expressions if isinstance(c, exp.Column)}
-    return tuple(ColumnLineage(n, (), unknown=True) for n in sorted(names))
+def _of_update(walk: Walk, tree: exp.Expr) -> Outputs:
+    scope = _target_scope(walk, tree)
+    if tree.args.get("from_") is not None:
+        walk.from_item(scope, tree.args["from_"].this)
+    walk.read_all(tree.args.get("where"), scope)
+    return [_assigned(walk, e, scope) for e in tree.expressions]
+
+
+def _assigned(walk: Walk, assignment: exp.Expr, scope: Scope) -> tuple[str, int]:
+    if not isinstance(assignment, exp.EQ) or not isinstance(assignment.this, exp.Column):
+        raise ValueError("an assignment of an unknown form")
+    return fold(assignment.this.this), walk.value(assignment.expression, scope)
+
+
+def _of_merge(walk: Walk, analysis: Analysis, tree: exp.Expr, catalog: Catalog) -> Outputs:
+    scope = _target_scope(walk, tree)
+    walk.from_item(scope, tree.args["using"])
+    walk.read_all(tree.args.get("on"), scope)
+    listed = list(catalog.columns(analysis.statement.writes[0]) or ())
+    masks: dict[str, int] = {}
+    for when in tree.args["whens"].expressions:
+        walk.read_all(when.args.get("condition"), scope)
+        then = when.args.get("then")
+        for name, mask in _of_branch(walk, then, scope, listed):
+            masks[name] = masks.get(name, 0) | (mask or UNTRACED)
+    return sorted(masks.items())
+
+
+def _of_branch(walk: Walk, then: object, scope: Scope, listed: list[str]) -> Outputs:
+    if isinstance(then, exp.Update):
+        return [_assigned(walk, e, scope) for e in then.expressions]
+    if isinstance(then, exp.Insert) and isinstance(then.expression, exp.Tuple):
+        masks = [walk.value(v, scope) for v in then.expression.expressions]
+        names = listed
+        if isinstance(then.this, exp.Tuple):
+            names = [fold(c.this) for c in then.this.expressions]
+        if len(names) == len(masks):
+            return list(zip(names, masks, strict=True))
+        return [("*", UNTRACED)]
+    if isinstance(then, exp.Var) and then.name.upper() == "DELETE":
+        return []
+    raise ValueError("a branch of an unknown form")

@@ -6,8 +6,13 @@ Function nodes are not listed here: which functions may be called is decided on 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
 from sqlglot import exp
 
+from hoop_core.sql import functions
 from hoop_core.sql.refusals import refuse
 
 QUERY: frozenset[type[exp.Expr]] = frozenset(
@@ -86,6 +91,12 @@ QUERY: frozenset[type[exp.Expr]] = frozenset(
         exp.Div,
         exp.IntDiv,
         exp.Mod,
+        exp.BitwiseAnd,  # BITAND(a, b) and the like: no subclasses of Func
+        exp.BitwiseNot,
+        exp.BitwiseOr,
+        exp.BitwiseXor,
+        exp.BitwiseLeftShift,
+        exp.BitwiseRightShift,
         exp.DPipe,
         exp.Window,
         exp.WindowSpec,
@@ -189,38 +200,133 @@ _REACHING: frozenset[type[exp.Expr]] = frozenset(
 )
 
 
-def check(tree: exp.Expr, allowed: frozenset[type[exp.Expr]]) -> None:
-    """Refuse the first node that is not understood.
+@dataclass(slots=True)
+class Found:
+    """What one walk over a tree collects for the passes after it, in the order of the walk."""
 
-    Raises StatementRefused: UNKNOWN_SYNTAX, SESSION_VARIABLE, SEQUENCE, INDIRECT_NAME.
+    kinds: list[type[exp.Expr]] = field(default_factory=list)
+    tables: list[exp.Table] = field(default_factory=list)
+    ctes: list[exp.CTE] = field(default_factory=list)
+    qualified_columns: list[exp.Column] = field(default_factory=list)
+    listed_names: set[int] = field(default_factory=set)
+    """Where identifiers stand that may be followed by a column list or a query in parentheses."""
+
+
+def inspect(tree: exp.Expr, allowed: frozenset[type[exp.Expr]]) -> Found:
+    """Refuse the first node that is not understood, or that carries an argument that is not.
+
+    Raises StatementRefused: UNKNOWN_SYNTAX, SESSION_VARIABLE, SEQUENCE, INDIRECT_NAME, INDIRECT_TABLE,
+    UNKNOWN_FUNCTION, QUALIFIED_FUNCTION.
     """
+    found = Found()
+    kinds = found.kinds
     for node in tree.walk():
         kind = type(node)
-        if kind in _REACHING or (kind not in allowed and not issubclass(kind, exp.Func)):
+        kinds.append(kind)
+        if kind not in allowed and (kind in _REACHING or not issubclass(kind, exp.Func)):
             raise refuse(
                 "UNKNOWN_SYNTAX",
                 f"The statement uses {kind.__name__}, which Hoop does not serve here.",
                 "Rewrite it with ordinary SELECT or DML syntax.",
             )
-        if isinstance(node, exp.Parameter):
-            _check_parameter(node)
-        elif isinstance(node, exp.Placeholder):
-            _check_placeholder(node)
-        elif _is_sequence(node):
+        examine = _EXAMINED.get(kind)
+        if examine is not None:
+            examine(node, found)
+    return found
+
+
+def only(node: exp.Expr, allowed: str) -> None:
+    """Refuse a node that carries any argument besides the allowed ones. Raises StatementRefused."""
+    words = _words(allowed)
+    for name, value in node.args.items():
+        if value and name not in words:
             raise refuse(
-                "SEQUENCE",
-                "A sequence changes state outside the statement, which Hoop does not serve.",
-                "Use ROW_NUMBER() or an AUTOINCREMENT column.",
+                "UNKNOWN_SYNTAX",
+                f"The clause {name.strip('_').upper()} of {type(node).__name__} is not served here.",
+                "Rewrite the statement without it.",
             )
 
 
-def _is_sequence(node: exp.Expr) -> bool:
-    if isinstance(node, exp.Column):
-        return node.name.upper() == "NEXTVAL" and bool(node.table)
-    return isinstance(node, exp.Dot) and node.name.upper() == "NEXTVAL"
+def place(identifier: object) -> int:
+    """The offset of an identifier's first character in the text, -1 when it is not known."""
+    return int(identifier.meta.get("start", -1)) if isinstance(identifier, exp.Identifier) else -1
 
 
-def _check_parameter(node: exp.Parameter) -> None:
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SELECT = (
+    "with_ expressions distinct exclude from_ match laterals joins connect pivots where group having "
+    "qualify windows order limit offset locks sample"
+)
+
+
+def _table(node: exp.Expr, found: Found) -> None:
+    only(node, "this db catalog alias joins laterals pivots sample when")
+    if isinstance(node, exp.Table):
+        found.tables.append(node)
+
+
+def _cte(node: exp.Expr, found: Found) -> None:
+    if isinstance(node, exp.CTE):
+        found.ctes.append(node)
+
+
+def _alias(node: exp.Expr, found: Found) -> None:
+    if node.args.get("columns"):
+        found.listed_names.add(place(node.this))
+
+
+def _schema(node: exp.Expr, found: Found) -> None:
+    if isinstance(node.this, exp.Table):
+        found.listed_names.add(place(node.this.this))
+
+
+def _column(node: exp.Expr, found: Found) -> None:
+    if isinstance(node, exp.Column) and node.args.get("db"):
+        found.qualified_columns.append(node)
+    if node.args.get("table") and node.name.upper() == "NEXTVAL":
+        raise _sequence()
+
+
+def _dot(node: exp.Expr, found: Found) -> None:
+    if isinstance(node.expression, exp.Func):
+        raise refuse("QUALIFIED_FUNCTION", "Functions of a schema are not served through Hoop.")
+    if node.name.upper() == "NEXTVAL":
+        raise _sequence()
+
+
+def _sequence() -> Exception:
+    return refuse(
+        "SEQUENCE",
+        "A sequence changes state outside the statement, which Hoop does not serve.",
+        "Use ROW_NUMBER() or an AUTOINCREMENT column.",
+    )
+
+
+def _lateral(node: exp.Expr, found: Found) -> None:
+    if not isinstance(node.this, exp.Subquery | exp.Func):
+        raise refuse("INDIRECT_TABLE", "LATERAL must be followed by a query or a function.")
+
+
+def _from_rows(node: exp.Expr, found: Found) -> None:
+    if not isinstance(node.this, exp.Func):
+        raise refuse("INDIRECT_TABLE", "TABLE(...) must hold a listed table function.")
+
+
+def _anonymous(node: exp.Expr, found: Found) -> None:
+    if not functions.is_known(node.name.upper()):
+        raise refuse("UNKNOWN_FUNCTION", f"The function {node.name.upper()} is not listed.")
+
+
+def _change(node: exp.Expr, found: Found) -> None:
+    if not isinstance(node.parent, exp.When | exp.Alter | None):
+        raise refuse("UNKNOWN_SYNTAX", "A change inside a query is not served.")
+
+
+def _parameter(node: exp.Expr, found: Found) -> None:
     this = node.this
     if not (isinstance(this, exp.Literal) and not this.is_string and this.name.isdigit()):
         raise refuse(
@@ -230,7 +336,7 @@ def _check_parameter(node: exp.Parameter) -> None:
         )
 
 
-def _check_placeholder(node: exp.Placeholder) -> None:
+def _placeholder(node: exp.Expr, found: Found) -> None:
     this = node.args.get("this")
     if this is not None and not str(this).isdigit():
         raise refuse(
@@ -238,3 +344,24 @@ def _check_placeholder(node: exp.Placeholder) -> None:
             "A named variable (:name) belongs to Snowflake Scripting, which Hoop does not serve.",
             "Use a bind variable (? or :1) for values.",
         )
+
+
+# What the allowlist of classes cannot see: odd arguments of understood nodes.
+_EXAMINED: dict[type[exp.Expr], Callable[[exp.Expr, Found], None]] = {
+    exp.Table: _table,
+    exp.CTE: _cte,
+    exp.TableAlias: _alias,
+    exp.Schema: _schema,
+    exp.Column: _column,
+    exp.Dot: _dot,
+    exp.Lateral: _lateral,
+    exp.TableFromRows: _from_rows,
+    exp.Anonymous: _anonymous,
+    exp.Parameter: _parameter,
+    exp.Placeholder: _placeholder,
+    exp.Select: lambda node, found: only(node, _SELECT),
+    exp.With: lambda node, found: only(node, "expressions recursive"),
+    **dict.fromkeys(
+        (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter), _change
+    ),
+}

@@ -11,6 +11,9 @@ from hoop_core.model import Kind
 from hoop_core.sql import nodes
 from hoop_core.sql.refusals import refuse
 
+UNBOUNDED = 2**53 - 1
+"""A number of rows or bytes that nothing bounds or that nobody knows: the highest that JSON carries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -20,18 +23,6 @@ class Shape:
     allowed: frozenset[type[exp.Expr]] = field(repr=False)
     target: exp.Table | None = None
     facts: dict[str, bool | int] = field(default_factory=dict)
-
-
-def only(node: exp.Expr, allowed: str) -> None:
-    """Refuse a node that carries any argument besides the allowed ones. Raises StatementRefused."""
-    known = allowed.split()
-    for name, value in node.args.items():
-        if value and name not in known:
-            raise refuse(
-                "UNKNOWN_SYNTAX",
-                f"The clause {name.strip('_').upper()} of {type(node).__name__} is not served here.",
-                "Rewrite the statement without it.",
-            )
 
 
 def shape_of(tree: exp.Expr) -> Shape:
@@ -50,15 +41,32 @@ def shape_of(tree: exp.Expr) -> Shape:
 def _query(tree: exp.Expr) -> Shape:
     selects = _branches(tree)
     where = bool(selects) and all(s.args.get("where") for s in selects)
-    limit = any(tree.args.get(a) for a in ("limit", "fetch")) or (
-        bool(selects) and all(s.args.get("limit") for s in selects)
-    )
+    limits = [_limited_to(tree)]
+    if limits[0] is None:
+        limits = [_limited_to(s) for s in selects] or [None]
+    rows = None if None in limits else min(sum(n or 0 for n in limits), UNBOUNDED)
     facts: dict[str, bool | int] = {
         "has_where": where,
-        "has_limit": bool(limit),
-        "is_unbounded": not where and not limit,
+        "has_limit": rows is not None,
+        "limit_rows": UNBOUNDED if rows is None else rows,
+        "is_unbounded": not where and rows is None,
     }
     return Shape(Kind.SELECT, nodes.QUERY, None, facts)
+
+
+def _limited_to(query: exp.Expr) -> int | None:
+    """The most rows that LIMIT, TOP or FETCH lets through: UNBOUNDED when a bind variable says it, None
+    without any. NULL and strings are no limit (https://docs.snowflake.com/en/sql-reference/constructs/limit).
+    """
+    limit = query.args.get("limit")
+    if limit is None:
+        return None
+    count = (
+        limit.args.get("count") if isinstance(limit, exp.Fetch) else limit.args.get("expression")
+    )
+    if isinstance(count, exp.Literal):
+        return min(int(count.name), UNBOUNDED) if count.name.isdecimal() and count.is_int else None
+    return UNBOUNDED if isinstance(count, exp.Placeholder) else None
 
 
 def _branches(tree: exp.Expr) -> list[exp.Select]:
@@ -84,7 +92,7 @@ def _target(node: object) -> exp.Table:
 
 
 def _insert(tree: exp.Expr) -> Shape:
-    only(tree, "this expression overwrite")
+    nodes.only(tree, "this expression overwrite")
     if not isinstance(tree.expression, exp.Query | exp.Values):
         raise refuse("UNKNOWN_SYNTAX", "INSERT needs VALUES or a query.")
     overwrite = bool(tree.args.get("overwrite"))
@@ -93,17 +101,17 @@ def _insert(tree: exp.Expr) -> Shape:
 
 
 def _update(tree: exp.Expr) -> Shape:
-    only(tree, "this expressions from_ where")
+    nodes.only(tree, "this expressions from_ where")
     return Shape(Kind.UPDATE, nodes.CHANGE, _target(tree.this), _bounds(tree))
 
 
 def _delete(tree: exp.Expr) -> Shape:
-    only(tree, "this using where")
+    nodes.only(tree, "this using where")
     return Shape(Kind.DELETE, nodes.CHANGE, _target(tree.this), _bounds(tree))
 
 
 def _merge(tree: exp.Expr) -> Shape:
-    only(tree, "this using on whens")
+    nodes.only(tree, "this using on whens")
     on = tree.args.get("on")
     joined = on is not None and _narrows(on)
     matched = [w for w in tree.find_all(exp.When) if w.args.get("matched")]
@@ -116,7 +124,7 @@ def _merge(tree: exp.Expr) -> Shape:
 
 
 def _truncate(tree: exp.Expr) -> Shape:
-    only(tree, "expressions exists")
+    nodes.only(tree, "expressions exists")
     target = _single(tree.expressions)
     facts: dict[str, bool | int] = {
         "is_unbounded": True,
@@ -132,7 +140,7 @@ def _single(tables: list[exp.Expr]) -> exp.Table:
 
 
 def _create(tree: exp.Expr) -> Shape:
-    only(tree, "this kind expression exists properties replace")
+    nodes.only(tree, "this kind expression exists properties replace")
     if str(tree.args.get("kind") or "").upper() != "TABLE":
         raise refuse(
             "UNSERVED_STATEMENT",
@@ -156,7 +164,7 @@ def _create(tree: exp.Expr) -> Shape:
 
 
 def _alter(tree: exp.Expr) -> Shape:
-    only(tree, "this kind actions exists")
+    nodes.only(tree, "this kind actions exists")
     if str(tree.args.get("kind") or "").upper() != "TABLE":
         raise refuse("UNSERVED_STATEMENT", "Only tables can be altered through Hoop.")
     actions = tree.args.get("actions") or []
@@ -177,7 +185,7 @@ def _alter(tree: exp.Expr) -> Shape:
 
 
 def _drop(tree: exp.Expr) -> Shape:
-    only(tree, "tables kind exists cascade restrict")
+    nodes.only(tree, "tables kind exists cascade restrict")
     if str(tree.args.get("kind") or "").upper() != "TABLE":
         raise refuse("UNSERVED_STATEMENT", "Only tables can be dropped through Hoop.")
     facts: dict[str, bool | int] = {

@@ -99,6 +99,9 @@ approvals = Table(
     Column("valid_seconds", Integer, nullable=False),
     Column("valid_until", UtcDateTime),
     Column("consumed_at", UtcDateTime),
+    # A standing grant holds for everything of one scope until it ends; NULL: for one use.
+    Column("scope", String(64), index=True),
+    Column("revocation", JSON(none_as_null=True)),
 )
 # At most one open question per binding, also between replicas that ask at the same moment.
 Index(

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hoop_core.approvals.desk import Approval, NoSuchApproval
+from hoop_core.approvals.approval import Approval, NoSuchApproval
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import GatewaySettings
 from hoop_core.errors import (
@@ -37,6 +37,7 @@ from hoop_core.session import GuardedSession, QueryRequest, allowed_parameters, 
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.store import Store
 from hoop_core.store.tables import sessions
+from hoop_core.web.masking import MaskingExceptions
 
 _log = structlog.get_logger(__name__)
 _SQL_LIMIT = 1 << 20
@@ -63,6 +64,7 @@ class Api:
     ) -> None:
         self._settings, self._verifier = settings, verifier
         self._store, self._log, self._guard = store, log, guard
+        self._masking = MaskingExceptions(guard, log)
 
     def routes(self) -> list[Route]:
         base = "/hoop/v1"
@@ -71,6 +73,9 @@ class Api:
             ("POST", "/approvals", self.ask),
             ("GET", "/approvals/{id}", self.show_approval),
             ("POST", "/approvals/{id}/answers", self.answer),
+            ("GET", "/masking-exceptions", self.list_exceptions),
+            ("POST", "/masking-exceptions", self.ask_exception),
+            ("POST", "/masking-exceptions/{id}/revocation", self.revoke_exception),
             ("GET", "/sessions", self.list_sessions),
             ("GET", "/sessions/{id}", self.show_session),
         ]
@@ -120,25 +125,18 @@ class Api:
     # ------------------------------------------------------------------ approvals
 
     async def list_approvals(self, request: Request, caller: Identity) -> Response:
-        asked = request.query_params.get("status")
-        if asked is not None and asked not in set(ApprovalStatus):
-            raise BadRequest(
-                f"There is no status {asked!r}.", f"One of: {', '.join(ApprovalStatus)}."
-            )
-        found = await asyncio.to_thread(
-            self._guard.desk.list, ApprovalStatus(asked) if asked else None
-        )
+        found = await asyncio.to_thread(self._guard.desk.list, _status(request))
         run = {k: request.query_params[k] for k in _RUN_FILTERS if k in request.query_params}
         return JSONResponse(
             {
                 "approvals": [
-                    a.as_json() for a in found if self._may_see(caller, a) and _of_run(a, run)
+                    self._as_json(a) for a in found if self._may_see(caller, a) and _of_run(a, run)
                 ]
             }
         )
 
     async def show_approval(self, request: Request, caller: Identity) -> Response:
-        return JSONResponse((await self._visible(request, caller)).as_json())
+        return JSONResponse(self._as_json(await self._visible(request, caller)))
 
     async def answer(self, request: Request, caller: Identity) -> Response:
         await self._visible(request, caller)
@@ -153,7 +151,7 @@ class Api:
             AnswerVerdict(verdict),
             text_of(body, "reason", limit=4000) or "",
         )
-        return JSONResponse(answered.as_json())
+        return JSONResponse(self._as_json(answered))
 
     async def ask(self, request: Request, caller: Identity) -> Response:
         """Ask ahead for a statement that another task of the same run will send."""
@@ -188,6 +186,27 @@ class Api:
         if approval is None:
             return JSONResponse({"status": "not_required"})
         return JSONResponse(approval.as_json(), status_code=201)
+
+    # ------------------------------------------------------------------ masking exceptions
+
+    async def list_exceptions(self, request: Request, caller: Identity) -> Response:
+        found = await self._masking.list(_status(request))
+        mine = [self._masking.as_json(a) for a in found if self._may_see(caller, a)]
+        return JSONResponse({"masking_exceptions": mine})
+
+    async def ask_exception(self, request: Request, caller: Identity) -> Response:
+        asked = await self._masking.ask(caller, await self._body(request))
+        return JSONResponse(self._masking.as_json(asked), status_code=201)
+
+    async def revoke_exception(self, request: Request, caller: Identity) -> Response:
+        approval = await self._visible(request, caller)
+        revoked = await self._masking.revoke(approval.id, caller, await self._body(request))
+        return JSONResponse(self._masking.as_json(revoked))
+
+    # ------------------------------------------------------------------ who may see what
+
+    def _as_json(self, approval: Approval) -> Json:
+        return approval.as_json() if approval.scope is None else self._masking.as_json(approval)
 
     async def _visible(self, request: Request, caller: Identity) -> Approval:
         approval = await asyncio.to_thread(self._guard.desk.get, request.path_params["id"])
@@ -236,6 +255,13 @@ class Api:
 
     async def _body(self, request: Request) -> Json:
         return await read_json(request, self._settings.max_body_bytes)
+
+
+def _status(request: Request) -> ApprovalStatus | None:
+    asked = request.query_params.get("status")
+    if asked is not None and asked not in set(ApprovalStatus):
+        raise BadRequest(f"There is no status {asked!r}.", f"One of: {', '.join(ApprovalStatus)}.")
+    return ApprovalStatus(asked) if asked else None
 
 
 def _of_run(approval: Approval, wanted: dict[str, str]) -> bool:

@@ -7,7 +7,6 @@ then a data statement), and raises SqlError 001003 for what begins like one and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
 
 from sqlglot.dialects.snowflake import Snowflake
 from sqlglot.errors import TokenError
@@ -34,12 +33,14 @@ from hoop_core.devstack.emulator.account_statements import (
 )
 from hoop_core.devstack.emulator.accounts import PRIVILEGES, Kind
 from hoop_core.devstack.emulator.errors import SqlError, not_modelled, syntax
+from hoop_core.devstack.emulator.token_reader import TokenReader
 
 __all__ = ["parse", "tokens_of"]
 
 _MADE = {k.value: k for k in (Kind.USER, Kind.ROLE, Kind.WAREHOUSE, Kind.DATABASE, Kind.SCHEMA)}
 _SHOWN = {"USERS", "ROLES", "WAREHOUSES", "PARAMETERS", "GRANTS"}
 _GRANTED = {**_MADE, "TABLE": Kind.TABLE, "VIEW": Kind.TABLE}
+_MANY = {"TABLES": Kind.TABLE, "VIEWS": Kind.VIEW, "SCHEMAS": Kind.SCHEMA}
 _STATEMENT_ENDS = (TokenType.SEMICOLON,)
 
 
@@ -57,115 +58,7 @@ def parse(tokens: list[Token]) -> AccountStatement | None:
     return _Parser(body).statement()
 
 
-class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
-        self._tokens = tokens
-        self._at = 0
-
-    # -- tokens -------------------------------------------------------------------------------
-    def _peek(self, ahead: int = 0) -> str:
-        """The upper-cased word; a quoted name or a string is never a word."""
-        at = self._at + ahead
-        if at >= len(self._tokens):
-            return ""
-        token = self._tokens[at]
-        quoted = token.token_type in (TokenType.STRING, TokenType.IDENTIFIER, TokenType.RAW_STRING)
-        return "" if quoted else token.text.upper()
-
-    def _take(self, *words: str) -> bool:
-        """Consumes these words when they come next. A token may hold several words."""
-        at, left = self._at, list(words)
-        while left:
-            if at >= len(self._tokens):
-                return False
-            got = self._peek(at - self._at).split()
-            if not got or got != left[: len(got)]:
-                return False
-            left = left[len(got) :]
-            at += 1
-        self._at = at
-        return True
-
-    def _need(self, *words: str) -> None:
-        if not self._take(*words):
-            self._wrong()
-
-    def _wrong(self) -> NoReturn:
-        if self._at < len(self._tokens):
-            token = self._tokens[self._at]
-            secret = token.token_type in (TokenType.STRING, TokenType.RAW_STRING)
-            raise syntax("<string>" if secret else token.text, token.start)
-        raise syntax("<EOF>")
-
-    def _end(self) -> None:
-        if self._at != len(self._tokens):
-            self._wrong()
-
-    def _part(self) -> str:
-        if self._at >= len(self._tokens):
-            self._wrong()
-        token = self._tokens[self._at]
-        if token.token_type is TokenType.IDENTIFIER:
-            self._at += 1
-            return token.text
-        text = token.text.upper()
-        if token.token_type is TokenType.STRING or not _is_plain(text):
-            self._wrong()
-        self._at += 1
-        return text
-
-    def _name(self, most: int = 1) -> Name:
-        parts = [self._part()]
-        while len(parts) < most and self._take("."):
-            parts.append(self._part())
-        return tuple(parts)
-
-    def _string(self) -> str:
-        if self._at < len(self._tokens):
-            token = self._tokens[self._at]
-            if token.token_type in (TokenType.STRING, TokenType.RAW_STRING):
-                self._at += 1
-                return token.text
-        return self._wrong()
-
-    def _value(self) -> Value:
-        if self._at >= len(self._tokens):
-            self._wrong()
-        token = self._tokens[self._at]
-        if token.token_type in (TokenType.STRING, TokenType.RAW_STRING):
-            self._at += 1
-            return Value("string", token.text)
-        sign = "-" if self._take("-") else ""
-        token = self._tokens[self._at] if self._at < len(self._tokens) else token
-        if token.token_type is TokenType.NUMBER:
-            self._at += 1
-            return Value("number", sign + token.text)
-        if sign:
-            self._wrong()
-        if self._take("("):
-            items: list[str] = []
-            while not self._take(")"):
-                items.append(self._string())
-                self._take(",")
-            return Value("list", ",".join(items))
-        for word, form in (("TRUE", "boolean"), ("FALSE", "boolean"), ("NULL", "null")):
-            if self._take(word):
-                return Value(form, word)
-        return Value("name", ".".join(self._name(3)))
-
-    def _properties(self) -> Properties:
-        found: dict[str, Value] = {}
-        while self._at < len(self._tokens):
-            key = self._part()
-            self._need("=")
-            if key in found:
-                raise SqlError(
-                    "001003", "42000", f"SQL compilation error:\nduplicate property '{key}'"
-                )
-            found[key] = self._value()
-            self._take(",")
-        return found
-
+class _Parser(TokenReader):
     # -- statements ---------------------------------------------------------------------------
     def statement(self) -> AccountStatement | None:
         rules: dict[str, Callable[[], AccountStatement | None]] = {
@@ -193,10 +86,11 @@ class _Parser:
         self._at += 1
         absent = self._take("IF", "NOT", "EXISTS")
         name = self._name(2 if kind is Kind.SCHEMA else 1)
+        managed = kind is Kind.SCHEMA and self._take("WITH", "MANAGED", "ACCESS")
         if kind is Kind.WAREHOUSE:
             self._take("WITH")
         properties = self._properties()
-        return Create(kind, name, or_replace, absent, properties)
+        return Create(kind, name, or_replace, absent, properties, managed)
 
     def _drop(self) -> AccountStatement | None:
         self._need("DROP")
@@ -303,18 +197,28 @@ class _Parser:
             return Target(Kind.ACCOUNT, ())
         for scope in ("ALL", "FUTURE"):
             if self._take(scope):
-                if not self._take("TABLES"):
+                of = _MANY.get(self._peek())
+                if of is None:
                     raise not_modelled(f"{scope} {self._peek()}")
+                self._at += 1
                 self._need("IN")
                 kind = Kind.DATABASE if self._take("DATABASE") else Kind.SCHEMA
                 if kind is Kind.SCHEMA:
+                    if of is Kind.SCHEMA:
+                        self._wrong()
                     self._need("SCHEMA")
-                return Target(kind, self._name(2), scope.lower())
+                return Target(kind, self._name(2), scope.lower(), of)
+        if self._take("NETWORK", "POLICY"):
+            return Target(Kind.NETWORK_POLICY, self._name())
+        if self._take("FUNCTION"):
+            name = self._name(3)
+            self._types()
+            return Target(Kind.FUNCTION, name)
         word = self._peek()
         if word in _GRANTED:
             self._at += 1
             return Target(_GRANTED[word], self._name(3))
-        if word in ("STAGE", "FUNCTION", "PROCEDURE", "SEQUENCE", "INTEGRATION", "FILE"):
+        if word in ("STAGE", "PROCEDURE", "SEQUENCE", "INTEGRATION", "FILE"):
             raise not_modelled(f"privileges ON {word}")
         return Target(Kind.TABLE, self._name(3))
 
@@ -398,7 +302,3 @@ class _Parser:
         statement = DescribeUser(self._part())
         self._end()
         return statement
-
-
-def _is_plain(text: str) -> bool:
-    return bool(text) and text.replace("$", "_").isidentifier()

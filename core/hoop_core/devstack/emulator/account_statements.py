@@ -36,6 +36,8 @@ class Create(AccountStatement):
     or_replace: bool
     if_not_exists: bool
     properties: Properties
+    managed: bool = False
+    """CREATE SCHEMA ... WITH MANAGED ACCESS"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,13 @@ class GrantRole(AccountStatement):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What privileges are granted on. `scope` is "", "all" or "future": tables inside `name`."""
+    """What privileges are granted on. `scope` is "", "all" or "future": what is `of` that kind inside
+    `name`."""
 
     kind: Kind
     name: Name
     scope: str = ""
+    of: Kind = Kind.TABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,47 +6,51 @@ Names are kept in stored case. All state is guarded by one lock.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import re
-import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-)
 
-from hoop_core.devstack.emulator.errors import bad_value
+from hoop_core.devstack.emulator.user_keys import Password
+
+if TYPE_CHECKING:
+    from hoop_core.devstack.emulator.functions import Function
+    from hoop_core.devstack.emulator.networks import NetworkPolicy, NetworkRule
 
 SYSTEM_ROLES = ("ACCOUNTADMIN", "SECURITYADMIN", "USERADMIN", "SYSADMIN", "PUBLIC")
 
 
 class Kind(StrEnum):
-    """The securable objects that the stand-in knows. Views are tables here."""
+    """The securable objects that the stand-in knows. A view is a TABLE whose text `Account.views` holds;
+    VIEW stands only where a grant is on ALL or FUTURE VIEWS."""
 
     ACCOUNT = "ACCOUNT"
     DATABASE = "DATABASE"
     SCHEMA = "SCHEMA"
     TABLE = "TABLE"
+    VIEW = "VIEW"
     WAREHOUSE = "WAREHOUSE"
     USER = "USER"
     ROLE = "ROLE"
+    FUNCTION = "FUNCTION"
+    NETWORK_RULE = "NETWORK RULE"
+    NETWORK_POLICY = "NETWORK POLICY"
+    AUTHENTICATION_POLICY = "AUTHENTICATION POLICY"
+
+
+IN_SCHEMAS = (Kind.TABLE, Kind.FUNCTION, Kind.NETWORK_RULE, Kind.AUTHENTICATION_POLICY)
 
 
 PRIVILEGES: dict[Kind, frozenset[str]] = {
     Kind.ACCOUNT: frozenset(
         {
+            "APPLY AUTHENTICATION POLICY",
             "CREATE DATABASE",
+            "CREATE NETWORK POLICY",
             "CREATE ROLE",
             "CREATE USER",
             "CREATE WAREHOUSE",
@@ -60,12 +64,27 @@ PRIVILEGES: dict[Kind, frozenset[str]] = {
         {"CREATE SCHEMA", "IMPORTED PRIVILEGES", "MODIFY", "MONITOR", "USAGE"}
     ),
     Kind.SCHEMA: frozenset(
-        {"CREATE STAGE", "CREATE TABLE", "CREATE VIEW", "MODIFY", "MONITOR", "USAGE"}
+        {
+            "CREATE AUTHENTICATION POLICY",
+            "CREATE FUNCTION",
+            "CREATE NETWORK RULE",
+            "CREATE STAGE",
+            "CREATE TABLE",
+            "CREATE VIEW",
+            "MODIFY",
+            "MONITOR",
+            "USAGE",
+        }
     ),
     Kind.TABLE: frozenset({"DELETE", "INSERT", "REFERENCES", "SELECT", "TRUNCATE", "UPDATE"}),
+    Kind.VIEW: frozenset({"REFERENCES", "SELECT"}),
     Kind.WAREHOUSE: frozenset({"MODIFY", "MONITOR", "OPERATE", "USAGE"}),
     Kind.USER: frozenset({"MONITOR"}),
     Kind.ROLE: frozenset(),
+    Kind.FUNCTION: frozenset({"USAGE"}),
+    Kind.NETWORK_RULE: frozenset(),
+    Kind.NETWORK_POLICY: frozenset(),
+    Kind.AUTHENTICATION_POLICY: frozenset(),
 }
 
 
@@ -95,31 +114,23 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class FutureGrant:
-    """A privilege on every table that will be made in `scope`, a database or a schema."""
+    """A privilege on everything `of` a kind that will be made in `scope`, a database or a schema."""
 
     privilege: str
     scope: Securable
     role: str
+    of: Kind = Kind.TABLE
 
 
 @dataclass(frozen=True, slots=True)
-class Password:
-    """PBKDF2-HMAC-SHA256. Few rounds: a stand-in that is started for each test run."""
+class View:
+    """`query` is the text behind AS as it was given, `columns` what the view showed when it was made."""
 
-    salt: bytes = field(repr=False)
-    digest: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, clear: str) -> Password:
-        salt = secrets.token_bytes(16)
-        return cls(salt, cls._derive(clear, salt))
-
-    @staticmethod
-    def _derive(clear: str, salt: bytes) -> bytes:
-        return hashlib.pbkdf2_hmac("sha256", clear.encode(), salt, 20_000)
-
-    def matches(self, clear: str) -> bool:
-        return hmac.compare_digest(self._derive(clear, self.salt), self.digest)
+    query: str
+    columns: tuple[str, ...]
+    secure: bool
+    comment: str
+    created_on: datetime
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +153,7 @@ class User:
     secondary_roles: bool = True
     last_success_login: datetime | None = None
     dropped: bool = False
+    authentication_policy: tuple[str, ...] | None = None
 
     def expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
@@ -168,22 +180,6 @@ class Warehouse:
     comment: str = ""
 
 
-def load_public_key(text: str, parameter: str) -> RSAPublicKey:
-    """The body of a PEM file without its delimiters, as Snowflake wants it. Raises SqlError."""
-    try:
-        key = load_der_public_key(base64.b64decode(re.sub(r"\s", "", text), validate=True))
-    except (binascii.Error, ValueError, UnsupportedAlgorithm):
-        raise bad_value(parameter) from None
-    if not isinstance(key, RSAPublicKey) or key.key_size < 2048:
-        raise bad_value(parameter)
-    return key
-
-
-def fingerprint(key: RSAPublicKey) -> str:
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
-
-
 class Account:
     """Who there is and who may do what."""
 
@@ -194,8 +190,15 @@ class Account:
         self.roles: dict[str, Role] = {}
         self.warehouses: dict[str, Warehouse] = {}
         self.owners: dict[Securable, str] = {}
+        self.views: dict[tuple[str, ...], View] = {}
         self._grants: dict[Securable, dict[tuple[str, str], Grant]] = {}
         self.future: set[FutureGrant] = set()
+        self.managed: set[Securable] = set()
+        """The schemas WITH MANAGED ACCESS: only their owners pass privileges on."""
+        self.network_rules: dict[tuple[str, ...], NetworkRule] = {}
+        self.network_policies: dict[str, NetworkPolicy] = {}
+        self.authentication_policies: dict[tuple[str, ...], frozenset[str]] = {}
+        self.functions: dict[tuple[str, str, str], Function] = {}
         now = datetime.now(UTC)
         for role in SYSTEM_ROLES:
             self.roles[role] = Role(role, "", now)
@@ -206,8 +209,13 @@ class Account:
         ):
             self.roles[parent].members[child] = ""
         for role, privileges in {
-            "ACCOUNTADMIN": ("MONITOR", "MONITOR EXECUTION", "MONITOR USAGE"),
-            "SECURITYADMIN": ("MANAGE GRANTS",),
+            "ACCOUNTADMIN": (
+                "APPLY AUTHENTICATION POLICY",
+                "MONITOR",
+                "MONITOR EXECUTION",
+                "MONITOR USAGE",
+            ),
+            "SECURITYADMIN": ("CREATE NETWORK POLICY", "MANAGE GRANTS"),
             "USERADMIN": ("CREATE USER", "CREATE ROLE"),
             "SYSADMIN": ("CREATE DATABASE", "CREATE WAREHOUSE"),
         }.items():
@@ -270,7 +278,12 @@ class Account:
 
     def may_grant(self, roles: frozenset[str], privilege: str, on: Securable) -> bool:
         with self.lock:
-            if self.owns(roles, on) or self.holds(roles, ACCOUNT, "MANAGE GRANTS"):
+            if self.holds(roles, ACCOUNT, "MANAGE GRANTS"):
+                return True
+            schema = Securable(Kind.SCHEMA, on.name[:2])
+            if on.kind in IN_SCHEMAS and schema in self.managed:
+                return self.owns(roles, schema)
+            if self.owns(roles, on):
                 return True
             return any(
                 g.role in roles and g.privilege == privilege and g.grant_option
@@ -290,17 +303,20 @@ class Account:
             return name[0] in self.roles
         return self.exists(Securable(kind, name))
 
-    def created(self, on: Securable, owner: str) -> None:
+    def created(self, on: Securable, owner: str, view: View | None = None) -> None:
         """Registers a new object: its owner, and what future grants give on it."""
         with self.lock:
             self.forget(on)
             self.owners[on] = owner
-            if on.kind is Kind.TABLE:
+            kind = on.kind
+            if view is not None:
+                self.views[on.name], kind = view, Kind.VIEW
+            if on.kind in (Kind.TABLE, Kind.SCHEMA):
                 scopes = {
                     Securable(Kind.DATABASE, on.name[:1]),
                     Securable(Kind.SCHEMA, on.name[:2]),
                 }
-                for future in [f for f in self.future if f.scope in scopes]:
+                for future in [f for f in self.future if f.scope in scopes and f.of is kind]:
                     self.grant(future.privilege, on, future.role, by="")
 
     def forget(self, on: Securable) -> None:
@@ -308,31 +324,44 @@ class Account:
         with self.lock:
             for known in [*self.owners, *self._grants]:
                 inside = on.kind in (Kind.DATABASE, Kind.SCHEMA) and (
-                    known.kind in (Kind.SCHEMA, Kind.TABLE)
+                    known.kind in (Kind.SCHEMA, *IN_SCHEMAS)
                     and known.name[: len(on.name)] == on.name
                 )
                 if known == on or inside:
                     self.owners.pop(known, None)
                     self._grants.pop(known, None)
+                    self.managed.discard(known)
+                    if known.kind is Kind.TABLE:
+                        self.views.pop(known.name, None)
+                if inside and known.kind is Kind.FUNCTION:
+                    self.functions.pop((known.name[0], known.name[1], known.name[2]), None)
 
     def renamed(self, old: Securable, new: Securable) -> None:
         with self.lock:
             self.owners[new] = self.owners.pop(old)
+            if old.name in self.views:
+                self.views[new.name] = self.views.pop(old.name)
             held = self._grants.pop(old, {})
             for g in held.values():
                 self.grant(g.privilege, new, g.role, by=g.granted_by, option=g.grant_option)
 
-    def inside(self, scope: Securable) -> list[Securable]:
-        """The tables in a database or a schema."""
+    def inside(self, scope: Securable, kind: Kind | None = None) -> list[Securable]:
+        """The tables and views in a database or a schema, or only what is of a kind."""
         with self.lock:
             return sorted(
                 (
                     s
                     for s in self.owners
-                    if s.kind is Kind.TABLE and s.name[: len(scope.name)] == scope.name
+                    if self._is(s, kind) and s.name[: len(scope.name)] == scope.name
                 ),
                 key=lambda s: s.name,
             )
+
+    def _is(self, on: Securable, kind: Kind | None) -> bool:
+        if kind is None:
+            return on.kind is Kind.TABLE
+        shown = Kind.VIEW if on.kind is Kind.TABLE and on.name in self.views else on.kind
+        return shown is kind
 
     def visible(self, roles: frozenset[str], on: Securable) -> bool:
         """Whether SHOW lists it: some privilege on the object, and the way to it is open."""

@@ -44,6 +44,14 @@ from hoop_core.devstack.emulator.errors import (
     not_modelled,
     not_usable,
 )
+from hoop_core.devstack.emulator.governance_sql import (
+    AlterGoverned,
+    CreateFunction,
+    CreateGoverned,
+    DropFunction,
+    SetAuthenticationPolicy,
+)
+from hoop_core.devstack.emulator.governing import Governing
 from hoop_core.devstack.emulator.granting import DONE, Granting
 from hoop_core.devstack.emulator.results import Table, status_table
 from hoop_core.devstack.emulator.sessions import (
@@ -84,6 +92,7 @@ class Administration:
         self._engine = engine
         self._abort_queries = abort_queries
         self._granting = Granting(account)
+        self._governing = Governing(account)
 
     def run(self, statement: AccountStatement, session: Session) -> Table:
         """Raises SqlError."""
@@ -100,6 +109,11 @@ class Administration:
             Show: self._show,
             ShowGrants: self._show_grants,
             DescribeUser: self._describe_user,
+            CreateGoverned: self._governing.create,
+            AlterGoverned: self._governing.alter,
+            SetAuthenticationPolicy: self._governing.set_authentication,
+            CreateFunction: self._governing.create_function,
+            DropFunction: self._governing.drop_function,
         }
         with self._account.lock:
             roles = session.roles(self._account)
@@ -145,6 +159,8 @@ class Administration:
             Kind.SCHEMA: self._create_schema,
         }[s.kind](name, s.properties, session)
         self._account.created(on, session.role)
+        if s.managed:
+            self._account.managed.add(on)
         if s.kind is Kind.DATABASE:
             self._account.created(Securable(Kind.SCHEMA, (name[0], "PUBLIC")), session.role)
         kind = s.kind.value.title()
@@ -153,6 +169,7 @@ class Administration:
     def _create_user(self, name: tuple[str, ...], p: Properties, session: Session) -> None:
         user = User(name[0], name[0].upper(), session.role, datetime.now(UTC))
         set_properties(user, p, self._logins())
+        self._check_network_policy(user, p, self._account.inherited([session.role]))
         if user.login_name in self._logins():
             raise already_exists(user.login_name)
         self._account.users[user.name] = user
@@ -182,6 +199,11 @@ class Administration:
         self._engine.create_schema(name[0], name[1])
         self._engine.use(session.connection, name[0], name[1])
 
+    def _check_network_policy(self, user: User, p: Properties, roles: frozenset[str]) -> None:
+        policy = user.properties.get("NETWORK_POLICY") if "NETWORK_POLICY" in p else None
+        if policy is not None:
+            self._governing.may_activate(policy, roles)
+
     # -- ALTER, DROP ----------------------------------------------------------------------------
     def _owned_user(self, name: str, roles: frozenset[str]) -> User:
         user = self._account.users.get(name)
@@ -201,7 +223,15 @@ class Administration:
         if s.kind is Kind.USER:
             user = self._owned_user(name, roles)
             changes = {k: Value("null", "") for k in s.properties} if s.unset else s.properties
+            before = user.properties.get("NETWORK_POLICY")
             set_properties(user, changes, self._logins(user))
+            try:
+                self._check_network_policy(user, changes, roles)
+            except SqlError:
+                user.properties.pop("NETWORK_POLICY", None)
+                if before is not None:
+                    user.properties["NETWORK_POLICY"] = before
+                raise
             if not user.usable():
                 self._sessions.end_of_user(user)
         elif s.kind is Kind.ROLE:
@@ -225,6 +255,8 @@ class Administration:
         return status_table(DONE)
 
     def _drop(self, s: Drop, session: Session, roles: frozenset[str]) -> Table:
+        if s.kind in (Kind.NETWORK_RULE, Kind.NETWORK_POLICY, Kind.AUTHENTICATION_POLICY):
+            return self._governing.drop(s, session, roles)
         name = s.name
         if s.kind is Kind.SCHEMA and len(name) == 1:
             name = (session.connection.database or "", name[0])

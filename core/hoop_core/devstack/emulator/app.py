@@ -21,11 +21,13 @@ from starlette.routing import Route
 
 from hoop_core.devstack.emulator.accounts import Account, Kind, Securable
 from hoop_core.devstack.emulator.engine import Engine
-from hoop_core.devstack.emulator.errors import LoginError, SqlError
+from hoop_core.devstack.emulator.errors import LoginError, SessionError, SqlError
 from hoop_core.devstack.emulator.execution import Executor
+from hoop_core.devstack.emulator.governing import admits
 from hoop_core.devstack.emulator.history import History
 from hoop_core.devstack.emulator.http import (
     Handler,
+    address_of,
     answer,
     body_of,
     failure,
@@ -35,6 +37,7 @@ from hoop_core.devstack.emulator.http import (
     sql_failure,
     token_of,
 )
+from hoop_core.devstack.emulator.networks import BLOCKED, blocked_text
 from hoop_core.devstack.emulator.query import CANCELLED, Outcome, Query
 from hoop_core.devstack.emulator.sessions import (
     Session,
@@ -119,14 +122,30 @@ class Service:
         if not isinstance(data, dict):
             return failure("390400", "Bad request; operation not supported.")
         try:
-            return await asyncio.to_thread(self._login, data, dict(request.query_params))
+            return await asyncio.to_thread(
+                self._login, data, dict(request.query_params), address_of(request)
+            )
         except LoginError as e:
-            self._login_event(data, e.factor, e.user, e)
+            self._login_event(data, address_of(request), e.factor, e.user, e)
             # No next action: a driver must not ask for another password by itself.
             return failure(e.code, e.message, data={"authnMethod": e.factor, "signInOptions": {}})
 
-    def _login(self, data: Mapping[str, Any], query: Mapping[str, str]) -> Response:
-        signed = sign_in(self._account, data)
+    def _session_of(self, request: Request) -> Session:
+        """The live session of a request. Each action is held against the network policy anew.
+
+        Raises SessionError.
+        """
+        session = self._sessions.find(token_of(request))
+        self._check_address(session, request)
+        return session
+
+    def _check_address(self, session: Session, request: Request) -> None:
+        address = address_of(request)
+        if not admits(self._account, session.user, address):
+            raise SessionError(BLOCKED, blocked_text(address))
+
+    def _login(self, data: Mapping[str, Any], query: Mapping[str, str], address: str) -> Response:
+        signed = sign_in(self._account, data, address)
         user = signed.user
         role = folded(query.get("roleName")) or user.properties.get("DEFAULT_ROLE", "PUBLIC")
         with self._account.lock:
@@ -164,7 +183,7 @@ class Service:
             if not user.usable():
                 raise LoginError("390101", "User access disabled.", factor=signed.factor)
             tokens = self._sessions.start(session)
-        self._login_event(data, signed.factor, user.name, None)
+        self._login_event(data, address, signed.factor, user.name, None)
         return answer(self._login_data(session, tokens))
 
     def _enter(self, session: Session, query: Mapping[str, str]) -> None:
@@ -216,14 +235,19 @@ class Service:
         }
 
     def _login_event(
-        self, data: Mapping[str, Any], factor: str, user: str | None, error: LoginError | None
+        self,
+        data: Mapping[str, Any],
+        address: str,
+        factor: str,
+        user: str | None,
+        error: LoginError | None,
     ) -> None:
         tried = user or str(data.get("LOGIN_NAME") or "").upper()[:255]
         self._history.login(
             {
                 "EVENT_TIMESTAMP": datetime.now(UTC),
                 "USER_NAME": tried,
-                "CLIENT_IP": "127.0.0.1",
+                "CLIENT_IP": address,
                 "REPORTED_CLIENT_TYPE": str(data.get("CLIENT_APP_ID") or "OTHER")[:80],
                 "REPORTED_CLIENT_VERSION": str(data.get("CLIENT_APP_VERSION") or "")[:80],
                 "FIRST_AUTHENTICATION_FACTOR": factor,
@@ -240,6 +264,7 @@ class Service:
         session, tokens = self._sessions.renew(
             token_of(request), str(body.get("oldSessionToken") or "")
         )
+        self._check_address(session, request)
         return answer(
             {
                 "sessionToken": tokens.token,
@@ -252,18 +277,18 @@ class Service:
         )
 
     async def heartbeat(self, request: Request) -> Response:
-        self._sessions.find(token_of(request))
+        self._session_of(request)
         return answer(None)
 
     async def session(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         if request.query_params.get("delete") == "true":
             self._sessions.end(session)
         return answer(None)
 
     # -- queries --------------------------------------------------------------------------------
     async def query(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         body = await body_of(request)
         request_id = request.query_params.get("requestId")
         if not request_id:
@@ -276,7 +301,7 @@ class Service:
         return await self._wait(request, query, self._timing.slow)
 
     async def result(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         query = self._executor.find(request.path_params["query_id"], session.user)
         return await self._wait(request, query, self._timing.poll)
 
@@ -284,7 +309,7 @@ class Service:
         done = asyncio.wrap_future(query.done)
         await asyncio.wait({done}, timeout=seconds)
         # Asked again after the wait: nothing leaves for a user who is gone by now.
-        self._sessions.find(token_of(request))
+        self._session_of(request)
         if not query.done.done():
             return self._in_progress(query, _IN_PROGRESS)
         if query.outcome is None:
@@ -333,7 +358,7 @@ class Service:
         return data
 
     async def abort(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         body = await body_of(request)
         query = session.requests.get(str(body.get("requestId") or ""))
         if query is None or not self._executor.cancel(query):
@@ -341,14 +366,14 @@ class Service:
         return answer(None)
 
     async def abort_by_id(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         query = self._executor.find(request.path_params["query_id"], session.user)
         if not self._executor.cancel(query):
             return failure("000605", "Identified SQL statement is not currently executing.")
         return answer(None)
 
     async def monitor(self, request: Request) -> Response:
-        session = self._sessions.find(token_of(request))
+        session = self._session_of(request)
         try:
             query = self._executor.find(request.path_params["query_id"], session.user)
         except SqlError:

@@ -204,11 +204,14 @@ class _Planner:
             for p in list(properties.expressions):
                 if isinstance(
                     p, exp.TransientProperty | exp.SchemaCommentProperty | exp.LikeProperty
-                ):
+                ) or (kind == "VIEW" and isinstance(p, exp.SecureProperty)):
                     continue
                 raise not_modelled(f"CREATE {kind} with {p.sql('snowflake')[:40]}")
         table = self._table(tree.this)
         plan.created = self._name(table)
+        if kind == "VIEW":
+            # unqualified names in a view mean its own schema, whatever the session's is
+            self._database, self._schema = plan.created[0], plan.created[1]
         plan.replaces = bool(tree.args.get("replace"))
         plan.if_not_exists = bool(tree.args.get("exists"))
         plan.ddl = True

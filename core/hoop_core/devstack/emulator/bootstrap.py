@@ -1,6 +1,7 @@
 """How the account begins: the administrator, Vault's minter, the history, and the demo world.
 
-Everything after the first user goes through the same account statements that a client may send.
+Everything after the first user goes through statements that a client may send; the demo world is set up
+by the very text that `hoop snowflake setup-sql` prints.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 import stat
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,19 @@ from hoop_core.devstack.emulator import account_sql
 from hoop_core.devstack.emulator.accounts import (
     Account,
     Kind,
-    Password,
     Securable,
     User,
-    load_public_key,
 )
 from hoop_core.devstack.emulator.engine import Engine
 from hoop_core.devstack.emulator.errors import SqlError
 from hoop_core.devstack.emulator.execution import Executor
 from hoop_core.devstack.emulator.history import DATABASE, SCHEMA, VIEWS, History
 from hoop_core.devstack.emulator.sessions import Session, Sessions
+from hoop_core.devstack.emulator.user_keys import Password, load_public_key
 from hoop_core.errors import ConfigError
+from hoop_core.policy.file import parse_policy
+from hoop_core.policy.setup_roles import reader_roles
+from hoop_core.snowflake.setup import SetupNames, SetupPlan, sections
 
 _KEYS = {"admin_user", "admin_password", "vault_user", "vault_public_key"}
 
@@ -84,7 +89,7 @@ def history_of(account: Account, engine: Engine) -> History:
 
 
 def _minter(b: Bootstrap) -> Iterable[str]:
-    """Least privilege of Vault: make users, and hand on the roles that it owns."""
+    """Without the demo world: Vault's user alone, to try minting out."""
     body = "".join(
         line for line in b.vault_public_key.strip().splitlines() if not line.startswith("-----")
     )
@@ -98,42 +103,15 @@ def _minter(b: Bootstrap) -> Iterable[str]:
     )
 
 
-_ROLES = ("ML_READER", "PII_READER", "HOOP_OBSERVER")
+ADDRESSES = ("127.0.0.1/32",)
+"""Where Hoop and Vault come from in the embedded stack."""
+
 _PLACES = (
     "CREATE DATABASE PROD",
     "CREATE SCHEMA PROD.CRM",
     "CREATE SCHEMA PROD.FEATURES",
     "CREATE SCHEMA PROD.HR",
     "CREATE WAREHOUSE ML_WH WAREHOUSE_SIZE = 'XSMALL' AUTO_SUSPEND = 60",
-)
-_GRANTS = (
-    *(
-        f"GRANT {privilege} TO ROLE {role}"
-        for role in ("ML_READER", "PII_READER")
-        for privilege in (
-            "USAGE ON DATABASE PROD",
-            "USAGE ON SCHEMA PROD.CRM",
-            "USAGE ON SCHEMA PROD.FEATURES",
-            "USAGE ON WAREHOUSE ML_WH",
-            "SELECT ON ALL TABLES IN SCHEMA PROD.CRM",
-            "SELECT ON FUTURE TABLES IN SCHEMA PROD.CRM",
-            "SELECT ON ALL TABLES IN SCHEMA PROD.FEATURES",
-            "SELECT ON FUTURE TABLES IN SCHEMA PROD.FEATURES",
-        )
-    ),
-    *(
-        f"GRANT INSERT, UPDATE, DELETE, TRUNCATE ON {scope} TABLES IN SCHEMA PROD.FEATURES "
-        "TO ROLE ML_READER"
-        for scope in ("ALL", "FUTURE")
-    ),
-    "GRANT CREATE TABLE ON SCHEMA PROD.FEATURES TO ROLE ML_READER",
-    "GRANT USAGE ON DATABASE PROD TO ROLE HOOP_OBSERVER",
-    *(
-        f"GRANT USAGE ON SCHEMA PROD.{schema} TO ROLE HOOP_OBSERVER"
-        for schema in ("PUBLIC", "CRM", "FEATURES", "HR")
-    ),
-    "GRANT REFERENCES ON ALL TABLES IN DATABASE PROD TO ROLE HOOP_OBSERVER",
-    "GRANT REFERENCES ON FUTURE TABLES IN DATABASE PROD TO ROLE HOOP_OBSERVER",
 )
 
 
@@ -149,6 +127,7 @@ class World:
         self._administration = executor.administration
         nobody = User("", "", "ACCOUNTADMIN", datetime.now(UTC))
         self._session = Session(0, nobody, "ACCOUNTADMIN", False, engine.connect())
+        self._sessions = sessions
 
     def run(self, role: str, statements: Iterable[str]) -> None:
         self._session.role = role
@@ -158,8 +137,20 @@ class World:
                 raise ConfigError(f"Not an account statement: {sql}")
             self._administration.run(parsed, self._session)
 
+    def script(self, user: User, statements: Iterable[str]) -> None:
+        """Statements as a signed-in user sends them, one after the other. Raises ConfigError."""
+        connection = self._engine.connect()
+        session = Session(self._sessions.next_id(), user, "ACCOUNTADMIN", False, connection)
+        for sql in statements:
+            query = self._executor.submit(session, str(uuid.uuid4()), {"sqlText": sql})
+            query.done.result()
+            if query.error is not None:
+                raise ConfigError(f"The account's setup failed: {query.error.message} ({sql})")
+        self._sessions.end(session)
+        connection.close()
+
     def begin(self, b: Bootstrap) -> None:
-        """The administrator and Vault's minter. Raises ConfigError for a key that is none."""
+        """The administrator. Raises ConfigError for a key of Vault's that is none."""
         admin = User(b.admin_user.upper(), b.admin_user.upper(), "ACCOUNTADMIN", datetime.now(UTC))
         admin.type = "PERSON"
         admin.password = Password.of(b.admin_password)
@@ -174,25 +165,28 @@ class World:
                 "The bootstrap file's vault_public_key is no RSA public key of 2048 bits or more."
             )
             raise ConfigError(text, "Give it as PEM.") from None
+
+    def minter(self, b: Bootstrap) -> None:
+        """Vault's user in an account without anything else."""
         self.run("SECURITYADMIN", _minter(b))
 
-    def demo(self) -> None:
-        """The demo world: places, roles, data and grants. Everything belongs to SYSADMIN."""
+    def demo(self, b: Bootstrap) -> None:
+        """Places and data, which belong to SYSADMIN, and what Hoop's setup makes for the demo policy."""
         self.run("SYSADMIN", _PLACES)
         with self._engine.cursor() as cursor:
             load(cursor)
         for name in TABLES:
             self._account.created(Securable(Kind.TABLE, name), "SYSADMIN")
-        for role in _ROLES:
-            self.run(
-                "SECURITYADMIN",
-                (
-                    f"CREATE ROLE {role}",
-                    f"GRANT ROLE {role} TO ROLE SYSADMIN",
-                    f"GRANT OWNERSHIP ON ROLE {role} TO ROLE VAULT_MINTER",
-                ),
-            )
-        self.run("SECURITYADMIN", _GRANTS)
+        text = resources.files("hoop_core.devstack").joinpath("demo_policy.yaml").read_text()
+        plan = SetupPlan(
+            hoop_addresses=ADDRESSES,
+            vault_addresses=ADDRESSES,
+            vault_key="".join(_pem_body(b.vault_public_key)),
+            readers=reader_roles(parse_policy(text, "the demo policy")),
+            names=SetupNames(minter_user=b.vault_user.upper()),
+        )
+        admin = self._account.users[b.admin_user.upper()]
+        self.script(admin, (s for part in sections(plan) for s in part.statements))
 
 
 def _pem_body(pem: str) -> list[str]:

@@ -54,7 +54,9 @@ def build(
     world = bootstrap.World(account, sessions, engine, executor)
     world.begin(b)
     if demo_data:
-        world.demo()
+        world.demo(b)
+    else:
+        world.minter(b)
     service = Service(
         account=account,
         sessions=sessions,
@@ -108,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=options.port,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # an address is what the connection says, not what a header claims
         lifespan="off",
         timeout_graceful_shutdown=_STOP_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -150,17 +150,25 @@ class Engine:
 
     def columns(
         self, connection: FakeSnowflakeConnection, tables: Sequence[tuple[str, str, str]]
-    ) -> set[str]:
-        """The column names of these tables, in stored case."""
-        found: set[str] = set()
+    ) -> list[str]:
+        """The column names of these tables, in stored case and in order."""
+        found: list[str] = []
         for database, schema, name in tables:
             rows = connection._duck_conn.execute(
                 "SELECT column_name FROM duckdb_columns() "
-                "WHERE database_name = ? AND schema_name = ? AND table_name = ?",
+                "WHERE database_name = ? AND schema_name = ? AND table_name = ? ORDER BY column_index",
                 [database, schema, name],
             ).fetchall()
-            found.update(row[0] for row in rows)
+            found += [row[0] for row in rows]
         return found
+
+    def sizes(self) -> dict[tuple[str, str, str], int]:
+        """The number of rows of every table, as far as the engine counts them."""
+        with self.cursor() as cursor:
+            rows = cursor.execute(
+                "SELECT database_name, schema_name, table_name, estimated_size FROM duckdb_tables()"
+            ).fetchall()
+        return {(str(d), str(s), str(n)): int(size or 0) for d, s, n, size in rows}
 
     @staticmethod
     def type_id(tree: exp.Expr) -> int:
@@ -331,7 +339,7 @@ def parse(sql: str) -> exp.Expr:
 # -- errors ---------------------------------------------------------------------------------------
 _BY_TEXT: tuple[tuple[str, Callable[[str], SqlError]], ...] = (
     (
-        r'Referenced column "([^"]*)" (?:was )?not found',
+        r'(?:Referenced column|does not have a column named) "([^"]*)"(?: (?:was )?not found)?',
         lambda name: _compilation("000904", "42000", f"invalid identifier '{name}'"),
     ),
     (

@@ -63,7 +63,7 @@ class Granting:
     def _resolved(self, target: Target, session: Session) -> Securable:
         """The object a grant names, qualified by the session's place."""
         name, c = target.name, session.connection
-        if target.kind in (Kind.SCHEMA, Kind.TABLE):
+        if target.kind in (Kind.SCHEMA, Kind.TABLE, Kind.FUNCTION):
             place = [c.database, c.schema][: (1 if target.kind is Kind.SCHEMA else 2)]
             missing = len(place) + 1 - len(name)
             if missing > 0:
@@ -78,7 +78,7 @@ class Granting:
         on = self._resolved(s.on, session)
         if on != ACCOUNT and not self._account.knows(on.kind, on.name):
             raise no_such_object(on.kind.value.title(), str(on))
-        inner = Kind.TABLE if s.on.scope else on.kind
+        inner = s.on.of if s.on.scope else on.kind
         privileges = s.privileges or tuple(
             sorted(PRIVILEGES[inner] - {"IMPORTED PRIVILEGES", "MANAGE GRANTS"})
         )
@@ -89,7 +89,7 @@ class Granting:
         if s.on.scope == "future":
             self._future(s, on, privileges, roles)
             return status_table(DONE)
-        for each in account.inside(on) if s.on.scope else [on]:
+        for each in account.inside(on, inner) if s.on.scope else [on]:
             for privilege in privileges:
                 if not account.may_grant(roles, privilege, each):
                     raise insufficient(each.kind.value, str(each))
@@ -109,7 +109,7 @@ class Granting:
         manages = self._account.holds(roles, ACCOUNT, "MANAGE GRANTS")
         if not manages and not self._account.owns(roles, scope):
             raise insufficient(scope.kind.value, str(scope))
-        changed = {FutureGrant(p, scope, s.role) for p in privileges}
+        changed = {FutureGrant(p, scope, s.role, s.on.of) for p in privileges}
         if s.revoke:
             self._account.future -= changed
         else:
@@ -124,7 +124,7 @@ class Granting:
         on = self._resolved(s.on, session)
         if not self._account.knows(on.kind, on.name) or on == ACCOUNT:
             raise no_such_object(on.kind.value.title(), str(on))
-        for each in account.inside(on) if s.on.scope else [on]:
+        for each in account.inside(on, s.on.of) if s.on.scope else [on]:
             manages = account.holds(roles, ACCOUNT, "MANAGE GRANTS")
             if not manages and not account.owns(roles, each):
                 raise insufficient(each.kind.value, str(each))

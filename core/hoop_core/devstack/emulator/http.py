@@ -84,6 +84,11 @@ def token_of(request: Request) -> str:
     return value[len('Token="') : -1]
 
 
+def address_of(request: Request) -> str:
+    """Where the connection comes from; headers that claim another address count for nothing."""
+    return request.client.host if request.client else ""
+
+
 def folded(name: str | None) -> str | None:
     """An identifier from a connection's URL: folded up unless quoted."""
     if not name:

@@ -14,11 +14,11 @@ from hoop_core.devstack.emulator.accounts import (
     Kind,
     Securable,
     User,
-    fingerprint,
 )
 from hoop_core.devstack.emulator.errors import no_such_object
 from hoop_core.devstack.emulator.results import Table, text_table
 from hoop_core.devstack.emulator.sessions import DEFAULTS, Session
+from hoop_core.devstack.emulator.user_keys import fingerprint
 
 USER_COLUMNS = (
     "name",

@@ -10,7 +10,14 @@ from typing import Any
 
 from sqlglot import exp
 
-from hoop_core.devstack.emulator import account_sql, authorise, statements
+from hoop_core.devstack.emulator import (
+    account_sql,
+    authorise,
+    functions,
+    governance_sql,
+    statements,
+    views,
+)
 from hoop_core.devstack.emulator import account_statements as given
 from hoop_core.devstack.emulator.accounts import Account, Kind, Securable, User
 from hoop_core.devstack.emulator.administer import Administration
@@ -65,7 +72,7 @@ class Performer:
         tokens = account_sql.tokens_of(query.sql)
         query.shown = statements.redacted(query.sql, tokens)
         self._one_statement(query, statements.count(tokens))
-        statement = account_sql.parse(tokens)
+        statement = governance_sql.parse(tokens) or account_sql.parse(tokens)
         if statement is None:
             prepared = self._prepare(query, tokens)
             if prepared.wait and not query.body.get("describeOnly"):
@@ -146,6 +153,12 @@ class Performer:
         query.kind = _kind(tree)
         if (argument := statements.result_scan(tree)) is not None:
             return self._scan_result(query, argument, context)
+        if (asked := views.asked_ddl(tree)) is not None:
+            name, arguments = asked
+            ddl = views.get_ddl(arguments, self._account, connection, roles)
+            shown_as = session.result_format(query.parameters)
+            table = text_table([name], [[ddl]])
+            return self._outcome(query, Ran(table, SELECT), shown_as, True)
         if prepared.plain:
             return self._outcome(query, self._engine.run(connection, tree, []), rows_as="JSON")
         plan = authorise.plan(tree, connection.database, connection.schema)
@@ -155,7 +168,9 @@ class Performer:
             self._history.flush()
         if statements.quotes_lower_case(tree):
             columns = self._engine.columns(connection, [n.on for n in plan.needs])
-            statements.check_case(tree, columns)
+            statements.check_case(tree, set(columns))
+        place = (connection.database, connection.schema)
+        tree = functions.written_in(tree, self._account, roles, place)
         tree = statements.fill_context(statements.like_as_select(tree), context)
         tree = statements.narrow_information_schema(tree, context)
         local_time = frozenset(statements.local_time_columns(tree)).union(
@@ -168,10 +183,12 @@ class Performer:
         if absent := self._absent(plan):
             return self._outcome(query, Ran(status_table(absent), DDL), rows_as="JSON")
         shown = statements.shown_kind(tree) if isinstance(tree, exp.Show) else None
-        ran = self._engine.run(connection, tree, bound_rows(query.body.get("bindings")), local_time)
+        bound = bound_rows(query.body.get("bindings"))
+        ran = self._engine.run(connection, views.for_engine(tree, place), bound, local_time)
         if shown:
-            ran = Ran(statements.narrow_show(ran.table, shown, context), SHOW)
-        self._settle(plan, tree, session)
+            seen = statements.narrow_show(ran.table, shown, context)
+            ran = Ran(self._completed(seen, shown, roles), SHOW)
+        self._settle(plan, tree, query)
         rows_as = session.result_format(query.parameters) if plan.query else "JSON"
         return self._outcome(query, ran, rows_as, plan.query, _binds(tree))
 
@@ -198,13 +215,23 @@ class Performer:
             return f"{made[2]} already exists, statement succeeded."
         return ""
 
-    def _settle(self, plan: authorise.Plan, tree: exp.Expr, session: Session) -> None:
+    def _completed(self, table: Table, shown: str, roles: frozenset[str]) -> Table:
+        """With what the engine does not tell of tables and views."""
+        if shown == "VIEWS":
+            return views.fill_views(table, self._account, roles)
+        return views.fill_sizes(table, self._engine.sizes()) if shown == "TABLES" else table
+
+    def _settle(self, plan: authorise.Plan, tree: exp.Expr, query: Query) -> None:
         """What a successful DDL statement changes in the account."""
-        account = self._account
+        account, session = self._account, query.session
         if plan.created is not None:
             on = Securable(Kind.TABLE, plan.created)
             if not account.exists(on) or plan.replaces:
-                account.created(on, session.role)
+                view = None
+                if views.is_view(tree):
+                    columns = self._engine.columns(session.connection, [plan.created])
+                    view = views.made(tree, query.sql, columns)
+                account.created(on, session.role, view)
                 self._local_time[plan.created] = statements.declared_local_time(tree)
         for name in plan.dropped:
             account.forget(Securable(Kind.TABLE, name))

@@ -13,14 +13,21 @@ from typing import Any
 
 import jwt
 
-from hoop_core.devstack.emulator.accounts import Account, User, fingerprint
+from hoop_core.devstack.emulator.accounts import Account, User
 from hoop_core.devstack.emulator.errors import LoginError
+from hoop_core.devstack.emulator.governing import accepts_method, admits
+from hoop_core.devstack.emulator.networks import BLOCKED, blocked_text
+from hoop_core.devstack.emulator.user_keys import fingerprint
 
 _LEEWAY_SECONDS = 30
 _MAX_LIFETIME_SECONDS = 3600
 
 WRONG = ("390100", "Incorrect username or password was specified.")
 DISABLED = ("390101", "User access disabled. Contact your local system administrator.")
+NOT_BY_POLICY = (
+    "390202",
+    "Authentication attempt rejected by the current authentication policy.",
+)
 _KEY_FACTOR, _PASSWORD_FACTOR = "RSA_KEYPAIR", "PASSWORD"
 
 
@@ -30,8 +37,11 @@ class SignedIn:
     factor: str
 
 
-def sign_in(account: Account, data: Mapping[str, Any]) -> SignedIn:
-    """Checks the `data` of a login-request. Raises LoginError in Snowflake's codes."""
+def sign_in(account: Account, data: Mapping[str, Any], address: str) -> SignedIn:
+    """Checks the `data` of a login-request from an address. Raises LoginError in Snowflake's codes.
+
+    Policies are looked at once the credential is proven: they tell nothing to who has none.
+    """
     login = str(data.get("LOGIN_NAME") or "").upper()
     method = str(data.get("AUTHENTICATOR") or "SNOWFLAKE").upper()
     with account.lock:
@@ -55,6 +65,10 @@ def sign_in(account: Account, data: Mapping[str, Any]) -> SignedIn:
         raise LoginError(*WRONG, factor=factor)
     if user.disabled or user.expired(datetime.now(UTC)):
         raise LoginError(*DISABLED, factor=factor, user=user.name)
+    if not admits(account, user, address):
+        raise LoginError(BLOCKED, blocked_text(address), factor=factor, user=user.name)
+    if not accepts_method(account, user, "KEYPAIR" if factor == _KEY_FACTOR else "PASSWORD"):
+        raise LoginError(*NOT_BY_POLICY, factor=factor, user=user.name)
     if user.must_change_password and factor == _PASSWORD_FACTOR:
         text = "Specified password has expired.  Password must be changed using the Snowflake web console."
         raise LoginError("390106", text, factor=factor, user=user.name)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hoop_core.devstack.emulator.account_statements import Properties, Value
-from hoop_core.devstack.emulator.accounts import Password, User, load_public_key
+from hoop_core.devstack.emulator.accounts import User
 from hoop_core.devstack.emulator.errors import (
     SqlError,
     already_exists,
@@ -18,6 +18,7 @@ from hoop_core.devstack.emulator.errors import (
     bad_value,
 )
 from hoop_core.devstack.emulator.sessions import DEFAULTS, parameter_value
+from hoop_core.devstack.emulator.user_keys import Password, load_public_key
 
 Change = Callable[[User], None]
 Rule = Callable[[str, Value], Change]
@@ -180,4 +181,5 @@ _RULES: dict[str, Rule] = {
     "DEFAULT_ROLE": _name,
     "DEFAULT_WAREHOUSE": _name,
     "DEFAULT_NAMESPACE": _name,
+    "NETWORK_POLICY": _name,
 }

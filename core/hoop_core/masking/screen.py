@@ -1,0 +1,196 @@
+"""The detectors over one part of a result in the form in which it travels: Arrow IPC or JSON rows.
+
+A part that has to be changed or withheld must be readable to its last byte; otherwise it is refused. One
+that only has to be reported on passes as it is, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from hoop_core.errors import ResultBlocked, SnowflakeUnavailable
+from hoop_core.masking.detect import Finding, redact
+from hoop_core.model import Detector, Json, Screen
+
+_GZIP = b"\x1f\x8b"
+MOST_BYTES = 512 << 20
+"""Of one part, unpacked. Snowflake's own parts are some tens of megabytes."""
+_TEXTS = {"text", "variant", "object", "array", "map", "binary", "geography", "geometry", "vector"}
+_NUMBERS = {"fixed", "real"}
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A part as the client may see it. `readable` is false when nothing is known about it."""
+
+    content: bytes
+    findings: tuple[Finding, ...] = ()
+    readable: bool = True
+
+
+def screen_part(content: bytes, form: str, rowtype: Sequence[Json], screen: Screen) -> Screened:
+    """One part that travels apart from the answer; `form` is "arrow" or "json".
+
+    Raises ResultBlocked, or SnowflakeUnavailable for a part that cannot be read while it must be.
+    """
+    if not screen.every or not content:
+        return Screened(content)
+    try:
+        zipped = content.startswith(_GZIP)
+        plain = _gunzip(content) if zipped else content
+        if form not in {"arrow", "json"}:
+            raise ValueError("a form that is not known")
+        screened = (
+            screen_arrow(plain, screen) if form == "arrow" else _screen_json(plain, rowtype, screen)
+        )
+    except ResultBlocked:
+        raise
+    except Exception as e:  # whatever hostile bytes do to a parser
+        if screen.binds:
+            raise unreadable(e) from None
+        return Screened(content, readable=False)
+    if screened.content is plain:
+        return Screened(content, screened.findings)
+    return Screened(
+        gzip.compress(screened.content, 1) if zipped else screened.content, screened.findings
+    )
+
+
+def screen_arrow(stream: bytes, screen: Screen) -> Screened:
+    """An Arrow IPC stream. The same bytes come back when nothing had to be cut out."""
+    source = pa.BufferReader(stream)
+    findings: list[Finding] = []
+    sink = pa.BufferOutputStream()
+    changed = False
+    with pa.ipc.open_stream(source) as reader, pa.ipc.new_stream(sink, reader.schema) as writer:
+        for batch in reader:
+            cut, found = redact(batch, screen.masks, screen.every - screen.masks)
+            changed = changed or cut is not batch
+            findings += found
+            writer.write_batch(cut)
+    if screen.binds and source.tell() != len(stream):
+        raise ValueError("there is more behind the end of the stream")
+    merged = _merged(findings)
+    _refuse_blocked(merged, screen)
+    return Screened(bytes(sink.getvalue()) if changed else stream, merged)
+
+
+def screen_rows(
+    rows: list[list[Any]], rowtype: Sequence[Json], screen: Screen
+) -> tuple[list[list[Any]], tuple[Finding, ...]]:
+    """JSON rows as Snowflake sends them: every value a text or null. Raises ResultBlocked, ValueError."""
+    if not rows or not screen.every:
+        return rows, ()
+    if {len(r) for r in rows} != {len(rowtype)}:
+        raise ValueError("the rows do not have the columns that were announced")
+    if not all(v is None or isinstance(v, str) for row in rows for v in row):
+        raise ValueError("a value is neither a text nor null")
+    columns = list(map(list, zip(*rows, strict=True)))
+    findings: list[Finding] = []
+    for at, (told, column) in enumerate(zip(rowtype, columns, strict=True)):
+        made = _column(told, column)
+        if made is None:
+            continue
+        batch = pa.RecordBatch.from_arrays([made[1]], schema=pa.schema([made[0]]))
+        cut, found = redact(batch, screen.masks, screen.every - screen.masks)
+        findings += [Finding(at, f.name, f.kind, f.values) for f in found]
+        if cut is not batch:
+            columns[at] = _shown(told, column, cut.column(0).to_pylist())
+    merged = _merged(findings)
+    _refuse_blocked(merged, screen)
+    return [list(r) for r in zip(*columns, strict=True)], merged
+
+
+def _screen_json(content: bytes, rowtype: Sequence[Json], screen: Screen) -> Screened:
+    """A part is the rows without the brackets around them."""
+    rows = json.loads(b"[" + content + b"]")
+    if not all(isinstance(r, list) for r in rows):
+        raise ValueError("not rows")
+    cut, findings = screen_rows(rows, rowtype, screen)
+    if cut == rows:
+        return Screened(content, findings)
+    text = json.dumps(cut, ensure_ascii=False, separators=(",", ":"))[1:-1]
+    return Screened(text.encode(), findings)
+
+
+def _column(told: Json, column: list[Any]) -> tuple[Any, Any] | None:
+    """The column in Arrow, as a field with Snowflake's metadata; None when it can hold nothing."""
+    kind = str(told.get("type", "")).lower()
+    name = str(told.get("name", ""))
+    nullable = bool(told.get("nullable", True))
+    if kind in _NUMBERS:
+        whole = [_whole(v) for v in column] if not int(told.get("scale") or 0) else None
+        if whole is None:
+            return None
+        return pa.field(name, pa.decimal128(38, 0), nullable=True), pa.array(
+            whole, pa.decimal128(38, 0)
+        )
+    if kind.startswith(("date", "time")) or kind == "boolean":
+        return None
+    if kind == "binary":
+        raw = [None if v is None else bytes.fromhex(v) for v in column]
+        return pa.field(name, pa.binary(), nullable=nullable), pa.array(raw, pa.binary())
+    length = told.get("length") or 0
+    metadata = {"logicalType": kind.upper(), "charLength": str(length)}
+    field = pa.field(name, pa.large_string(), nullable=nullable, metadata=metadata)
+    return field, pa.array(column, pa.large_string())
+
+
+def _whole(value: Any) -> Any:
+    """A number of up to 19 digits; None for all that cannot be a card number."""
+    text = str(value or "").removesuffix(".0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+
+
+def _shown(told: Json, before: list[Any], after: list[Any]) -> list[Any]:
+    """The redacted column as JSON has it; what was not touched stays as it came."""
+    kind = str(told.get("type", "")).lower()
+    if kind in _NUMBERS:
+        gone = None if told.get("nullable", True) else "0"
+        return [
+            gone if new is None and _whole(old) is not None else old
+            for old, new in zip(before, after, strict=True)
+        ]
+    if kind == "binary":
+        return [None if v is None else v.hex().upper() for v in after]
+    return after
+
+
+def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One finding for each column and kind of a part."""
+    total: dict[tuple[int, Detector], Finding] = {}
+    for f in findings:
+        key = (f.column, f.kind)
+        before = total[key].values if key in total else 0
+        total[key] = Finding(f.column, f.name, f.kind, before + f.values)
+    return tuple(total.values())
+
+
+def _refuse_blocked(findings: Sequence[Finding], screen: Screen) -> None:
+    blocked = [f for f in findings if f.kind in screen.blocks]
+    if blocked:
+        raise ResultBlocked(blocked[0].name, blocked[0].kind.value, findings=tuple(findings))
+
+
+def _gunzip(content: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    plain = unpacker.decompress(content, MOST_BYTES + 1)
+    if len(plain) > MOST_BYTES or not unpacker.eof or unpacker.unused_data:
+        raise ValueError("not one whole gzip member of a bearable size")
+    return plain
+
+
+def unreadable(error: Exception) -> SnowflakeUnavailable:
+    """The refusal of a part that must be screened and cannot."""
+    return SnowflakeUnavailable(
+        f"A part of the result cannot be read ({type(error).__name__}), so the policy's detectors cannot "
+        "look at it, and it is withheld.",
+        "Run the statement again; if it stays so, tell the platform team.",
+    )

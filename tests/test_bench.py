@@ -1,0 +1,60 @@
+"""What `hoop bench` measures is what it says it measures."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hoop_core.bench import analysis, plot
+from hoop_core.bench.corpus import tpcds
+from hoop_core.bench.figures import Spread
+from hoop_core.cli.root import app
+from hoop_core.sql.limits import DEFAULT, SNOWFLAKE
+
+LINE = [(100.0, 1.0), (1000.0, 10.0), (20000.0, 200.0)]
+
+
+def test_percentiles_are_in_the_unit_asked_for() -> None:
+    spread = Spread.of([n / 1000 for n in range(101)])
+    assert (spread.p50, spread.p95, spread.p99) == (50.0, 95.0, 99.0)
+    assert Spread.of([0.001, 0.001], 1e6).p50 == 1000.0
+
+
+@pytest.mark.parametrize("size", analysis.SIZES)
+def test_a_long_statement_has_about_the_words_asked_for_and_is_within_bounds(size: int) -> None:
+    words = len(SNOWFLAKE.tokenize(analysis.long_text(size)))
+    assert 0.85 * size <= words <= 1.2 * size
+    assert words <= DEFAULT.max_tokens
+
+
+def test_each_round_masks_other_columns_of_tables_that_the_statement_reads() -> None:
+    corpus = tpcds()
+    found = analysis.cases(corpus, rounds=2)
+    assert len(found) == 2 * len(corpus.statements)
+    assert len({policy.digest for _, policy in found}) > 100
+
+
+def test_the_fit_tells_a_straight_line_from_a_square() -> None:
+    assert plot.fit(LINE) == pytest.approx(1)
+    assert plot.slope(LINE) == pytest.approx(0.01)
+    assert plot.fit([(x, x * x) for x, _ in LINE] + [(10_000.0, 1e8)]) < 0.97
+
+
+def test_the_plot_is_readable_and_well_formed(tmp_path: Path) -> None:
+    assert len(plot.bars(LINE).splitlines()) == 1 + len(LINE)
+    plot.write_svg(tmp_path / "cost.svg", LINE)
+    root = ET.fromstring((tmp_path / "cost.svg").read_text())  # our own file
+    assert len(root.findall("{*}circle")) == len(LINE)
+
+
+def test_a_part_can_be_measured_alone() -> None:
+    arguments = ["bench", "--only", "detectors", "--rows", "1000", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert set(answer) == {"detectors"}
+    assert all(row["hoop_MB_s"] > 0 and "presidio_MB_s" in row for row in answer["detectors"])

@@ -1,0 +1,267 @@
+"""One part of a result under the detectors: what passes, what changes, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from hoop_core.audit.log import AuditLog
+from hoop_core.audit.recording import Recorder
+from hoop_core.errors import ResultBlocked, SnowflakeUnavailable
+from hoop_core.gateway.chunks import PartStreamer
+from hoop_core.gateway.sessions import Live
+from hoop_core.masking.screen import screen_part
+from hoop_core.model import (
+    ColumnLineage,
+    Decision,
+    Detector,
+    Identity,
+    MaskedColumn,
+    NameContext,
+    Outcome,
+    RoleBinding,
+    RunContext,
+    Screen,
+    TableName,
+    Verdict,
+)
+from hoop_core.results import ChunkSet, take_over
+from hoop_core.session import GuardedSession
+from hoop_core.taint import taints_of
+
+MAIL = "jane@x.example"
+MASK = Screen(masks=frozenset({Detector.EMAIL, Detector.CARD}))
+BLOCK = Screen(blocks=frozenset({Detector.EMAIL}))
+REPORT = Screen(reports=frozenset({Detector.EMAIL}))
+TEXT = [{"name": "A", "type": "text", "length": 100, "nullable": True}]
+
+
+def stream(values: list[Any], batches: int = 1) -> bytes:
+    field = pa.field("A", pa.array(values).type, metadata={"logicalType": "TEXT"})
+    batch = pa.RecordBatch.from_arrays([pa.array(values)], schema=pa.schema([field]))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(batches):
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def read(content: bytes) -> list[Any]:
+    plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return list(pa.ipc.open_stream(plain).read_all().column(0).to_pylist())
+
+
+@pytest.mark.parametrize("wrap", [bytes, gzip.compress])
+def test_arrow_is_masked_batch_by_batch(wrap: Any) -> None:
+    screened = screen_part(wrap(stream([MAIL, None, "x"], 3)), "arrow", TEXT, MASK)
+    assert read(screened.content) == ["[email]", None, "x"] * 3
+    assert [(f.name, f.kind, f.values) for f in screened.findings] == [("A", Detector.EMAIL, 3)]
+
+
+@pytest.mark.parametrize("screen", [MASK, BLOCK, REPORT])
+def test_a_clean_part_passes_byte_for_byte(screen: Screen) -> None:
+    part = stream(["x", None])
+    assert screen_part(part, "arrow", TEXT, screen).content is part
+
+
+def test_a_report_changes_no_byte() -> None:
+    part = stream([MAIL])
+    screened = screen_part(part, "arrow", TEXT, REPORT)
+    assert screened.content is part and len(screened.findings) == 1
+
+
+def test_a_blocked_part_raises_with_counts_only() -> None:
+    with pytest.raises(ResultBlocked) as blocked:
+        screen_part(stream([MAIL]), "arrow", TEXT, BLOCK)
+    assert MAIL not in str(blocked.value) and blocked.value.findings[0].values == 1
+
+
+@pytest.mark.parametrize("part", [b"x", stream([MAIL])[:-40], stream([MAIL]) + b"more", b"\x1f\x8bx",
+                                  gzip.compress(stream([MAIL]))[:-9]])  # fmt: skip
+@pytest.mark.parametrize("screen", [MASK, BLOCK])
+def test_what_must_be_screened_and_cannot_be_read_is_refused(part: bytes, screen: Screen) -> None:
+    with pytest.raises((SnowflakeUnavailable, ResultBlocked)):
+        screen_part(part, "arrow", TEXT, screen)
+
+
+def test_what_is_only_reported_on_passes_unread() -> None:
+    screened = screen_part(b"x", "arrow", TEXT, REPORT)
+    assert screened.content == b"x" and not screened.readable
+
+
+@pytest.mark.parametrize("form", ["parquet", ""])
+def test_an_unknown_form_is_refused_where_a_mask_binds(form: str) -> None:
+    with pytest.raises(SnowflakeUnavailable):
+        screen_part(stream(["x"]), form, TEXT, MASK)
+
+
+def test_json_rows_keep_their_types() -> None:
+    rowtype = [
+        {"name": "T", "type": "text"},
+        {"name": "N", "type": "fixed", "scale": 0},
+        {"name": "D", "type": "fixed", "scale": 2},
+        {"name": "V", "type": "variant"},
+        {"name": "B", "type": "binary"},
+        {"name": "S", "type": "timestamp_ntz", "scale": 9},
+    ]
+    card = "4242424242424242"
+    rows = [
+        [MAIL, card, card, json.dumps({"m": MAIL}), MAIL.encode().hex(), card + ".000000000"],
+        [None, "7", "1.50", None, None, None],
+    ]
+    part = json.dumps(rows)[1:-1].encode()
+    cut = json.loads(b"[" + screen_part(part, "json", rowtype, MASK).content + b"]")
+    assert cut[0][:3] == ["[email]", None, card] and json.loads(cut[0][3]) == {"m": "[email]"}
+    assert cut[0][4:] == ["", card + ".000000000"] and cut[1] == rows[1]
+
+
+@pytest.mark.parametrize("part", [b"[1", b"1,2", b'["a","b"]', b'[{"a":1}]'])
+def test_json_that_is_not_the_announced_rows_is_refused(part: bytes) -> None:
+    with pytest.raises(SnowflakeUnavailable):
+        screen_part(part, "json", TEXT, MASK)
+
+
+def taken(screen: Screen, **data: Any) -> Any:
+    answer = {"success": True, "data": {"rowtype": TEXT, "total": 1, **data}}
+    return take_over(
+        answer, session_id="s", statement_id="q", public_url="http://hoop", screen=screen
+    )
+
+
+def test_the_inline_part_and_its_recording_are_masked() -> None:
+    encoded = base64.b64encode(stream([MAIL])).decode()
+    result = taken(MASK, queryResultFormat="arrow", rowsetBase64=encoded)
+    assert read(base64.b64decode(result.answer["data"]["rowsetBase64"])) == ["[email]"]
+    assert read(result.inline) == ["[email]"]
+    result = taken(MASK, queryResultFormat="json", rowset=[[MAIL]])
+    assert result.answer["data"]["rowset"] == [["[email]"]] and read(result.inline) == ["[email]"]
+
+
+@pytest.mark.parametrize("data", [{"queryResultFormat": "csv", "rowset": [["x"]]},
+                                  {"queryResultFormat": "json", "rowset": [["x", "y"]]},
+                                  {"queryResultFormat": "arrow", "rowsetBase64": "AAAA"}])  # fmt: skip
+def test_an_inline_part_that_cannot_be_read_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(SnowflakeUnavailable):
+        taken(MASK, **data)
+
+
+# -- taint ------------------------------------------------------------------------------------------
+T = TableName("D", "S", "T")
+
+
+def verdict(*lineage: ColumnLineage) -> Verdict:
+    masked = (MaskedColumn(T, "EMAIL", "null"),)
+    decision = Decision(
+        Outcome.ALLOW, (), (), masked, "", exposed=(MaskedColumn(T, "SSN", "null"),)
+    )
+    return Verdict(decision, None, None, lineage)
+
+
+def test_an_output_is_tainted_by_the_protected_columns_it_depends_on() -> None:
+    taints = taints_of(
+        verdict(ColumnLineage("A", ((T, "EMAIL"), (T, "ID"))), ColumnLineage("B", ((T, "ID"),))),
+        ["A", "B"],
+    )
+    assert taints.of(0, "A").sources == ("D.S.T.EMAIL",) and taints.of(1, "B").sources == ()
+
+
+@pytest.mark.parametrize("outputs", [["A"], ["B", "A"], ["A", "B", "C"]])
+def test_lineage_that_does_not_fit_taints_by_everything_protected(outputs: list[str]) -> None:
+    taints = taints_of(verdict(ColumnLineage("A", ()), ColumnLineage("B", ())), outputs)
+    for at, name in enumerate(outputs):
+        assert taints.of(at, name).sources == ("D.S.T.EMAIL", "D.S.T.SSN")
+        assert taints.of(at, name).unknown
+
+
+# -- the part's way to the client -------------------------------------------------------------------
+class Upstream(httpx.AsyncByteStream):
+    """A storage that notes whether its connection was given back."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.closed = content, False
+
+    async def __aiter__(self) -> Any:
+        yield self.content
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def live() -> Live:
+    async def nobody(_session: GuardedSession) -> Any:
+        raise AssertionError
+
+    guarded = GuardedSession(
+        id="s", identity=Identity("i", "s", "n", (), "oidc", ""), role=RoleBinding("v", "R"),
+        names=NameContext(), run=RunContext(), client={}, parameters={}, opened_at=datetime.now(UTC),
+        open_upstream=nobody,
+    )  # fmt: skip
+    return Live(guarded, "m", "t", 1e12, 1e12)
+
+
+def deliver(log: AuditLog, tmp_path: Any, screen: Screen, part: bytes, *, gone: bool) -> Any:
+    """Fetch one part as a client that stays, or that is gone before the first byte."""
+    upstream = Upstream(part)
+    sent: list[Any] = []
+
+    async def run() -> tuple[Any, Live]:
+        transport = httpx.MockTransport(lambda _r: httpx.Response(200, stream=upstream))
+        async with httpx.AsyncClient(transport=transport) as http:
+            chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
+                              rowtype=tuple(TEXT), screen=screen)  # fmt: skip
+            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log)
+            client = live()
+            response = await streamer.respond(chunks, 0, client)
+
+            async def send(message: Any) -> None:
+                if gone:
+                    raise OSError("the client is gone")
+                sent.append(message)
+
+            async def receive() -> Any:
+                await asyncio.sleep(0 if gone else 60)
+                return {"type": "http.disconnect"}
+
+            try:
+                await response({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, send)
+            except BaseException as e:
+                if not gone:
+                    raise
+                assert "gone" in repr(e) or "Disconnect" in repr(e)
+            return response, client
+
+    response, client = asyncio.run(run())
+    body = b"".join(m.get("body", b"") for m in sent)
+    return response.status_code, body, upstream, client
+
+
+@pytest.mark.parametrize("screen", [Screen(), REPORT, MASK])
+def test_a_client_that_is_gone_before_the_first_byte_leaves_nothing_open(
+    log: AuditLog, tmp_path: Any, screen: Screen
+) -> None:
+    _, _, upstream, client = deliver(log, tmp_path, screen, stream([MAIL]), gone=True)
+    assert upstream.closed and client.busy == 0
+
+
+def test_a_part_is_masked_on_its_way_and_in_its_recording(log: AuditLog, tmp_path: Any) -> None:
+    status, body, upstream, _ = deliver(log, tmp_path, MASK, stream([MAIL]), gone=False)
+    [recorded] = (tmp_path / "rec" / "s").iterdir()
+    assert status == 200 and read(body) == ["[email]"] and recorded.read_bytes() == body
+    assert upstream.closed
+
+
+@pytest.mark.parametrize(("screen", "part"), [(BLOCK, stream([MAIL])), (MASK, b"broken")])
+def test_a_withheld_part_sends_no_byte_of_itself(
+    log: AuditLog, tmp_path: Any, screen: Screen, part: bytes
+) -> None:
+    status, body, upstream, _ = deliver(log, tmp_path, screen, part, gone=False)
+    assert status == 410 and not json.loads(body)["success"]
+    assert upstream.closed and MAIL.encode() not in body
