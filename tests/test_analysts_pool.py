@@ -467,3 +467,14 @@ def test_a_worker_knows_none_of_the_gateways_variables(monkeypatch: pytest.Monke
 
 def _sort_of(opened: str) -> str:
     return opened.split(":")[0]
+
+
+def test_a_large_gateway_does_not_make_its_workers_seem_large() -> None:
+    # the child of a process that has used much memory, as the pool starts it
+    program = (
+        "import subprocess, sys; big = bytearray(300 * 2**20); "
+        "ask = 'from hoop_core.analysts.analyst import peak_mb; print(peak_mb())'; "
+        "sys.exit(subprocess.run([sys.executable, '-c', ask]).returncode)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert 0 < int(shown.stdout) < 250

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hoop_core.analysts import wire
 from hoop_core.analysts.wire import Answer, Ask, Drop, LoadPolicy, Says, Tell
@@ -52,8 +53,20 @@ def _answer(verdict: Verdict, used: set[TableName]) -> Answer:
     """The text of the statement stays behind: the gateway has it."""
     if verdict.statement is not None:
         verdict = replace(verdict, statement=replace(verdict.statement, sql=""))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _PEAK_UNIT
-    return Answer(Says.VERDICT, tuple(sorted(used)), verdict, peak)
+    return Answer(Says.VERDICT, tuple(sorted(used)), verdict, peak_mb())
+
+
+def peak_mb() -> int:
+    """The most memory that this process has used, in MiB.
+
+    Not by getrusage(2) where it can be helped: its maximum survives execve(2), so that the child of a
+    large gateway would seem large itself.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:", 1)[1].split(maxsplit=1)[0]) // 1024
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _PEAK_UNIT
 
 
 class Analyst:
