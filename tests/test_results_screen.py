@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +36,7 @@ from hoop_core.model import (
 )
 from hoop_core.results import ChunkSet, take_over
 from hoop_core.session import GuardedSession
-from hoop_core.taint import taints_of
+from hoop_core.taint import opened, taints_of
 
 MAIL = "jane@x.example"
 MASK = Screen(masks=frozenset({Detector.EMAIL, Detector.CARD}))
@@ -179,6 +180,30 @@ def test_lineage_that_does_not_fit_taints_by_everything_protected(outputs: list[
     for at, name in enumerate(outputs):
         assert taints.of(at, name).sources == ("D.S.T.EMAIL", "D.S.T.SSN")
         assert taints.of(at, name).unknown
+
+
+def excepted(*sources: tuple[TableName, str], unknown: bool = False) -> frozenset[int]:
+    shown = (MaskedColumn(T, "CARD", "null", "exception-1"), MaskedColumn(T, "SSN", "null"))
+    decision = Decision(Outcome.ALLOW, (), (), (), "", exposed=shown)
+    line = ColumnLineage("A", sources, unknown=unknown)
+    return opened(Verdict(decision, None, None, (line,)), ["A"])
+
+
+def test_only_what_is_certainly_an_excepted_column_is_open() -> None:
+    assert excepted((T, "CARD")) == {0}
+    assert excepted((T, "CARD"), (T, "NOTE")) == frozenset()
+    assert excepted((T, "CARD"), unknown=True) == frozenset()
+    assert excepted((T, "SSN")) == frozenset()  # shown by group, not by an approval
+    assert excepted() == frozenset()
+
+
+@pytest.mark.parametrize("screen", [MASK, BLOCK])
+@pytest.mark.parametrize("form", ["arrow", "json"])
+def test_an_open_column_is_reported_and_not_changed(screen: Screen, form: str) -> None:
+    part = stream([MAIL, "x"]) if form == "arrow" else json.dumps([[MAIL], ["x"]])[1:-1].encode()
+    shown = screen_part(part, form, TEXT, replace(screen, open=frozenset({0})))
+    assert shown.content == part
+    assert [(f.kind, f.values) for f in shown.findings] == [(Detector.EMAIL, 1)]
 
 
 # -- the part's way to the client -------------------------------------------------------------------

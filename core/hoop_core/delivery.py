@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -33,7 +33,7 @@ from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import LiveCatalog
-from hoop_core.taint import Taints, found_json, tainted_json, taints_of
+from hoop_core.taint import Taints, found_json, opened, tainted_json, taints_of
 
 _log = structlog.get_logger(__name__)
 INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
@@ -97,7 +97,7 @@ class Delivery:
             ran = True
             if not request.describe_only:
                 self._took_effect(session, plan, upstream)
-            taints = _taints(plan, answer)
+            taints = taints_of(plan.verdict, _outputs(answer))
             taken = await self._taken_over(
                 answer, session, request, plan=plan, upstream=upstream, taints=taints
             )
@@ -157,7 +157,7 @@ class Delivery:
 
         A value that the policy blocks may stand in any part: all are looked at before the first one leaves.
         """
-        screen = _screen(plan)
+        screen = replace(_screen(plan), open=opened(plan.verdict, _outputs(answer)))
         loop = asyncio.get_running_loop()
         taken = await loop.run_in_executor(
             self.screeners,
@@ -265,9 +265,9 @@ def _screen(plan: Plan) -> Screen:
     return Screen() if statement and statement.kind in _NO_ROWS else plan.screen
 
 
-def _taints(plan: Plan, answer: Json) -> Taints:
+def _outputs(answer: Json) -> list[str]:
     rowtype = (answer.get("data") or {}).get("rowtype") or []
-    return taints_of(plan.verdict, [str(c.get("name", "")) for c in rowtype])
+    return [str(c.get("name", "")) for c in rowtype]
 
 
 def _screened_json(taken: TakenOver, taints: Taints, plan: Plan) -> Json:

@@ -155,6 +155,8 @@ class Screen:
     blocks: frozenset[Detector] = frozenset()
     reports: frozenset[Detector] = frozenset()
     freed: frozenset[Detector] = frozenset()
+    open: frozenset[int] = frozenset()
+    """Columns of the result that an approved exception shows: looked at and reported, not changed."""
 
     @property
     def every(self) -> frozenset[Detector]:

@@ -1,7 +1,7 @@
 """Which columns of a result depend on protected ones, and what that makes of the detectors' findings.
 
-Evidence beside the masks and never instead of them: whatever lineage says, nothing is shown that a mask or a
-detector takes away.
+Evidence beside the masks and never instead of them: whatever lineage says, nothing is shown that a mask takes
+away. Detectors leave alone only what is, by certain lineage, nothing but columns that an approved exception shows.
 """
 
 from __future__ import annotations
@@ -61,6 +61,22 @@ def taints_of(verdict: Verdict, outputs: Sequence[str]) -> Taints:
     if tuple(line.output for line in lineage) != tuple(outputs):
         lineage = tuple(ColumnLineage(o, (), unknown=True) for o in outputs)
     return Taints(tuple(_taint(line, columns, protected) for line in lineage), protected)
+
+
+def opened(verdict: Verdict, outputs: Sequence[str]) -> frozenset[int]:
+    """The columns of a result that hold nothing but what approved exceptions show, by their position.
+
+    Only where lineage is certain: what depends on any other column as well, or may do so, is not among them.
+    """
+    shown = {(m.table, m.column) for m in verdict.decision.exposed if m.exception is not None}
+    lineage = verdict.lineage
+    if not shown or tuple(line.output for line in lineage) != tuple(outputs):
+        return frozenset()
+    return frozenset(
+        at
+        for at, line in enumerate(lineage)
+        if not line.unknown and line.sources and shown.issuperset(line.sources)
+    )
 
 
 def _taint(

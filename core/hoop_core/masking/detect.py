@@ -46,17 +46,22 @@ def scan(batch: Any, kinds: Collection[Detector]) -> tuple[Finding, ...]:
 
 
 def redact(
-    batch: Any, kinds: Collection[Detector], also_report: Collection[Detector] = ()
+    batch: Any,
+    kinds: Collection[Detector],
+    also_report: Collection[Detector] = (),
+    *,
+    open_columns: Collection[int] = (),
 ) -> tuple[Any, tuple[Finding, ...]]:
     """`batch` with the values of `kinds` cut out, and what it held of these and of `also_report`.
 
-    The very same object comes back when nothing had to be cut out.
+    In `open_columns` (positions) nothing is cut out. The very same object comes back when nothing had to be cut out.
     """
     findings: list[Finding] = []
     columns: list[Any] = []
     given = list(batch.columns)  # pyarrow makes new objects each time it is asked
     for at, (field, column) in enumerate(zip(batch.schema, given, strict=True)):
-        cut, counts = redact_column(column, field, kinds, also_report)
+        cutting = () if at in open_columns else kinds
+        cut, counts = redact_column(column, field, cutting, {*kinds, *also_report})
         columns.append(cut)
         findings += [Finding(at, field.name, kind, n) for kind, n in counts.items()]
     if all(new is old for new, old in zip(columns, given, strict=True)):

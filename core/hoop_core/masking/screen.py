@@ -71,7 +71,7 @@ def screen_arrow(stream: bytes, screen: Screen) -> Screened:
     changed = False
     with pa.ipc.open_stream(source) as reader, pa.ipc.new_stream(sink, reader.schema) as writer:
         for batch in reader:
-            cut, found = redact(batch, screen.masks, screen.every - screen.masks)
+            cut, found = redact(batch, screen.masks, screen.every, open_columns=screen.open)
             changed = changed or cut is not batch
             findings += found
             writer.write_batch(cut)
@@ -99,7 +99,8 @@ def screen_rows(
         if made is None:
             continue
         batch = pa.RecordBatch.from_arrays([made[1]], schema=pa.schema([made[0]]))
-        cut, found = redact(batch, screen.masks, screen.every - screen.masks)
+        cutting = frozenset[Detector]() if at in screen.open else screen.masks
+        cut, found = redact(batch, cutting, screen.every)
         findings += [Finding(at, f.name, f.kind, f.values) for f in found]
         if cut is not batch:
             columns[at] = _shown(told, column, cut.column(0).to_pylist())
@@ -174,7 +175,7 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _refuse_blocked(findings: Sequence[Finding], screen: Screen) -> None:
-    blocked = [f for f in findings if f.kind in screen.blocks]
+    blocked = [f for f in findings if f.kind in screen.blocks and f.column not in screen.open]
     if blocked:
         raise ResultBlocked(blocked[0].name, blocked[0].kind.value, findings=tuple(findings))
 
