@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*\Z")
 
 
+@lru_cache(maxsize=65_536)
 def quote_part(part: str) -> str:
     """One part of a Snowflake name as it must be written: bare when it is plain upper case."""
     return part if _PLAIN.match(part) else '"' + part.replace('"', '""') + '"'

@@ -81,7 +81,7 @@ class DecisionCache:
         uses = self._uses.get(policy.digest)
         if uses is None:
             uses = self._uses[policy.digest] = used_by(policy)
-            while len(self._uses) > 8:
+            while len(self._uses) > 1_000:
                 self._uses.popitem(last=False)
         return uses
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,19 @@ class Spread:
         """`per_second`: how many of the wanted unit a second has (1e3: milliseconds)."""
         cuts = statistics.quantiles(seconds, n=100, method="inclusive")
         return cls(*(round(cuts[p - 1] * per_second, 2) for p in (50, 95, 99)))
+
+
+@contextmanager
+def between_collections() -> Iterator[Callable[[], Any]]:
+    """Garbage is collected when the caller says so, as a worker does between two statements."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -8,7 +8,6 @@ from hoop_core.masking.examine import (
     Reading,
     Spot,
     fail,
-    parts_of,
     stored_word,
 )
 from hoop_core.model import NameContext, TableName
@@ -41,8 +40,7 @@ class Comparison:
 
     def _references(self) -> Iterator[tuple[int, TableName]]:
         """Base tables in the sent text, and the word where each begins."""
-        for node in self._sent.tables:
-            parts = parts_of(node)
+        for node, parts in self._sent.tables:
             if len(parts) == 3:
                 yield self._sent.at(node.args["catalog"]), TableName(*parts)
 

@@ -32,7 +32,8 @@ class Reading:
     tree: exp.Expr = field(repr=False)
     kinds: list[type[exp.Expr]] = field(repr=False)
     """The classes of all nodes of the tree, level by level."""
-    tables: tuple[exp.Table, ...] = field(repr=False)
+    tables: tuple[tuple[exp.Table, tuple[str, ...]], ...] = field(repr=False)
+    """With the stored parts of their names, outermost first."""
     ctes: frozenset[str] = field(repr=False)
 
     def at(self, identifier: exp.Expr) -> int:
@@ -71,14 +72,14 @@ def fail(code: str, what: str) -> Exception:
 def read(text: str) -> Reading:
     tokens = tokens_of(text)
     tree = tree_of(text, tokens)
-    tables: list[exp.Table] = []
+    tables: list[tuple[exp.Table, tuple[str, ...]]] = []
     ctes: set[str] = set()
     kinds: list[type[exp.Expr]] = []
     for node in tree.walk():
         kind = type(node)
         kinds.append(kind)
         if kind is exp.Table and isinstance(node, exp.Table):
-            tables.append(node)
+            tables.append((node, parts_of(node)))
         elif kind is exp.CTE:
             ctes.add(stored_of(node.args["alias"].this))
     return Reading(

@@ -22,7 +22,6 @@ from hoop_core.masking.examine import (
     is_name,
     is_sound,
     is_target,
-    parts_of,
     read,
     stored_word,
     take_out,
@@ -86,8 +85,7 @@ def check_tables(sent: Sent) -> None:
     """Base tables are exactly the decided ones, each fully qualified; other names are CTEs in scope."""
     reads: set[TableName] = set()
     writes: set[TableName] = set()
-    for node in sent.sent.tables:
-        parts = parts_of(node)
+    for node, parts in sent.sent.tables:
         if len(parts) == 3:
             found = TableName(*parts)
             (writes if is_target(node) else reads).add(found)
@@ -107,8 +105,7 @@ def check_plans(sent: Sent) -> None:
 def check_wrappers(sent: Sent) -> None:
     """Every read of a protected table, and nothing else, stood inside its masking subquery."""
     wrapped = set()
-    for node in sent.sent.tables:
-        parts = parts_of(node)
+    for node, parts in sent.sent.tables:
         if len(parts) != 3 or TableName(*parts) not in sent.plans:
             continue
         spot = sent.spots.get(first := sent.sent.at(node.args["catalog"]))
@@ -141,8 +138,8 @@ def check_tokens(sent: Sent) -> None:
     bare = {t.name for t in sent.plans}
     spellings = {_quoted(n) for n in bare}
     tokens, words = sent.sent.tokens, sent.sent.words
-    named = [i for i, w in enumerate(words) if w in spellings or w.upper() in bare]
-    for i in named:
+    names = {w for w in set(words) if w in spellings or w.upper() in bare}
+    for i in [i for i, w in enumerate(words) if w in names]:
         if not is_name(tokens[i]) or words[i + 1 : i + 2] == ["."]:
             continue
         chain = _chain(words, i)

@@ -101,8 +101,10 @@ def decide(case: Case) -> Ruling:
 
 def _facts(case: Case) -> dict[str, Any]:
     """What conditions see. Columns, tags and sizes are looked up once, if any rule may ask for them."""
+    rules = [r for r in case.policy.rules if r.when is not None and r.speaks_of(case.identity)]
+    if not rules:
+        return {}
     found = None
-    rules = (r for r in case.policy.rules if r.when is not None and r.speaks_of(case.identity))
     if any(r.when is not None and r.when.touches for r in rules):
         columns = any_column(case.statement) if case.columns is None else case.columns()
         found = touched(case.statement, columns, case.policy.tags, case.catalog)

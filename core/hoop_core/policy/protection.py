@@ -128,6 +128,8 @@ def _plan(
     rows: Filtering,
 ) -> TablePlan | None:
     hidden = strictest(table, columns, masks)
+    if not hidden and rows.where is None:
+        return None
     chosen = {c: None if (table, c) in shown else hidden.get(c) for c in columns}
     if not any(chosen.values()) and rows.where is None:
         return None
