@@ -90,6 +90,13 @@ def test_nulls_of_every_type(connection: SnowflakeConnection) -> None:
     assert rows(connection, sql) == [(None,) * len(kinds)] * 2
 
 
+def test_a_hash_is_a_signed_64_bit_number(connection: SnowflakeConnection) -> None:
+    asked = ", ".join(f"HASH('{n}')" for n in range(32))
+    row = connection.cursor().execute(f"SELECT {asked}").fetchone()
+    assert isinstance(row, tuple) and all(-(2**63) <= value < 2**63 for value in row)
+    assert any(value < 0 for value in row)
+
+
 def test_large_results_come_whole_and_in_order(connection: SnowflakeConnection) -> None:
     got = rows(
         connection, "SELECT ORDER_ID, AMOUNT, ORDERED_AT FROM ORDERS ORDER BY ORDER_ID LIMIT 37123"

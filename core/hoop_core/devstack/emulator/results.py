@@ -162,6 +162,10 @@ def table_of(
 def _normalised(array: Any, column: Column) -> Any:
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
+    if pa.types.is_uint64(array.type):
+        # DuckDB's HASH is unsigned; Snowflake's HASH is a signed 64-bit number
+        # (https://docs.snowflake.com/en/sql-reference/functions/hash)
+        array = array.view(pa.int64())
     target: Any = {
         "boolean": pa.bool_(),
         "date": pa.date32(),
