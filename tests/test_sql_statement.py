@@ -129,6 +129,7 @@ def test_kinds_reads_and_writes(sql: str, kind: str, reads: str, writes: str) ->
         "ALTER SESSION SET MULTI_STATEMENT_COUNT = 0",
         "ALTER SESSION SET QUERY_TAG = 'x'",
         "ALTER SESSION SET TIMEZONE = (SELECT 1)",
+        """ALTER SESSION SET "TIMEZONE" = 'Asia/Tokyo'""",
         "DROP VIEW v",
         "DROP SCHEMA s",
         "DROP TABLE t, u",

@@ -259,9 +259,10 @@ def _alter_session(reader: _Reader, names: NameContext) -> Command | None:
     unset = reader.take("UNSET")
     if not unset and not reader.take("SET"):
         return None
-    while not reader.done:
+    while (ahead := reader.peek()) is not None:
         here = reader.take_name()
-        if here is None or len(here[0]) != 1:
+        # a quoted name would escape those who note what a session was set to (session.py)
+        if here is None or len(here[0]) != 1 or ahead[1].token_type is TokenType.IDENTIFIER:
             return None
         name = here[0][0].upper()
         if name not in _SESSION_PARAMETERS:
