@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hoop_core.errors import SnowflakeUnavailable
 from hoop_core.model import TableName
-from hoop_core.sql.catalog import CatalogObject
-from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.sql.catalog import Catalog, CatalogObject
+from hoop_core.sql.live_catalog import ABSENT_SECONDS, LiveCatalog
 
 T, U = TableName("D", "S", "T"), TableName("D", "S", "U")
 
@@ -96,14 +96,120 @@ def test_one_who_gives_up_does_not_take_the_answer_from_the_others() -> None:
     run(story)
 
 
-def test_unknown_and_refused_objects_are_not_kept() -> None:
+def test_a_refused_object_is_not_kept() -> None:
     async def story(snowflake: Snowflake) -> None:
         catalog = snowflake.catalog()
-        assert (await catalog.snapshot([U])).get(U) is None
         snowflake.there[U] = CatalogObject({}, refused="is a secure view")
         assert (await catalog.snapshot([U])).columns(U) is None
         snowflake.there[U] = CatalogObject({"B": "DATE"})
         assert (await catalog.snapshot([U])).columns(U) == {"B": "DATE"}
+
+    run(story)
+
+
+@pytest.mark.parametrize("seen_by", ["time", "forget"])
+def test_an_unknown_name_is_believed_for_a_moment_and_per_role(seen_by: str) -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog()
+        for _ in range(3):
+            assert (await catalog.snapshot([U], "R")).get(U) is None
+        assert snowflake.asked == [U]
+        snowflake.there[U] = CatalogObject({"B": "DATE"})
+        assert (await catalog.snapshot([U], "S")).columns(U) == {"B": "DATE"}
+        assert (await catalog.snapshot([U], "R")).get(U) is None
+        if seen_by == "time":
+            snowflake.now += ABSENT_SECONDS
+        else:
+            catalog.forget([U])
+        assert (await catalog.snapshot([U], "R")).columns(U) == {"B": "DATE"}
+
+    run(story)
+
+
+def test_unknown_names_push_nothing_out_that_is_there() -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog(max_objects=2)
+        await catalog.snapshot([T])
+        await catalog.snapshot([TableName("D", "S", f"N{i}") for i in range(50)], caller="eve")
+        await catalog.snapshot([T])
+        assert snowflake.asked.count(T) == 1
+
+    run(story)
+
+
+MANY = [TableName("D", "S", f"N{i}") for i in range(200)]
+
+
+async def flooded(snowflake: Snowflake, catalog: LiveCatalog) -> list[asyncio.Task[Catalog]]:
+    """One caller has asked for a thousand names in five statements, and Snowflake is slow."""
+    snowflake.open.clear()
+    names = [[TableName("D", "S", f"{t.name}_{i}") for t in MANY] for i in range(5)]
+    many = [asyncio.create_task(catalog.snapshot(n, caller="eve")) for n in names]
+    await settled()
+    return many
+
+
+def test_one_who_names_hundreds_of_tables_makes_nobody_wait() -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog()
+        many = await flooded(snowflake, catalog)
+        assert len(snowflake.asked) == 2  # of one caller at once
+        others = [
+            asyncio.create_task(catalog.snapshot([T, U], caller=who)) for who in ("ann", "ben")
+        ]
+        await settled()
+        snowflake.open.set()
+        await asyncio.gather(*others)
+        assert len(snowflake.asked) < 12
+        assert all(c.get(T) is None for c in await asyncio.gather(*many))
+        assert len(snowflake.asked) == 1002
+
+    run(story)
+
+
+def test_a_table_that_the_one_in_front_wants_last_is_not_waited_for_behind_all_the_others() -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog()
+        snowflake.open.clear()
+        many = asyncio.create_task(catalog.snapshot([*MANY, T], caller="eve"))
+        await settled()
+        mine = asyncio.create_task(catalog.snapshot([T], caller="ann"))
+        await settled()
+        snowflake.open.set()
+        assert (await mine).columns(T) == {"A": "NUMBER"}
+        assert len(snowflake.asked) < 8
+        assert (await many).columns(T) == {"A": "NUMBER"}
+        assert snowflake.asked.count(T) == 1
+
+    run(story)
+
+
+def test_what_nobody_waits_for_any_more_is_not_looked_up() -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog()
+        many = await flooded(snowflake, catalog)
+        others = asyncio.create_task(catalog.snapshot([MANY[7]], caller="ann"))
+        await settled()
+        for one in many:
+            one.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+        snowflake.open.set()
+        assert (await others).get(MANY[7]) is None
+        await settled()
+        assert len(snowflake.asked) == 3
+        assert (await catalog.snapshot([T], caller="eve")).columns(T) == {"A": "NUMBER"}
+
+    run(story)
+
+
+def test_a_statement_that_fails_drops_the_rest_of_its_names() -> None:
+    async def story(snowflake: Snowflake) -> None:
+        catalog = snowflake.catalog()
+        snowflake.broken = True
+        with pytest.raises(SnowflakeUnavailable):
+            await catalog.snapshot(MANY, caller="eve")
+        await settled()
+        assert len(snowflake.asked) <= 4
 
     run(story)
 

@@ -109,7 +109,7 @@ def test_explain_answers_every_line_with_the_keys_of_the_contract() -> None:
     for answer, case in zip(answers, CASES, strict=True):
         assert list(answer) == [
             "id", "decision", "reasons", "rules", "kind", "reads", "writes", "masked", "rewritten",
-            "fingerprint", "elapsed_us",
+            "fingerprint", "elapsed_us", "columns", "filtered", "tags", "detectors",
         ]  # fmt: skip
         assert answer["decision"] in {str(o) for o in EXPECTED[case["expect"]]}
         assert (answer["rewritten"] is None) == (answer["decision"] == "deny")

@@ -244,3 +244,54 @@ def test_a_long_column_is_the_sum_of_its_slices() -> None:
     cut, found = detectors.redact(pl.Series(texts), EVERY)
     assert found[Detector.EMAIL].arg_true().to_list() == at
     assert cut.gather(at).to_list() == ["to [email]"] * 4 and cut[1] == "note 1"
+
+
+REPORTED = "-----BEGIN PRIVATE KEY----- "
+
+
+@pytest.mark.parametrize("kind", [k for k in EVERY if k is not Detector.TOKEN])
+def test_what_is_only_reported_hides_nothing_from_what_binds(kind: Detector) -> None:
+    batch = batch_of({"a": pa.array([REPORTED + FOUND[kind][0]])})
+    clean, found = redact(batch, [kind], EVERY)
+    assert FOUND[kind][0] not in clean.column(0)[0].as_py()
+    assert kind in {f.kind for f in found}
+    blocked = redact(batch, [], EVERY, blocks=[kind])[1]
+    assert kind in {f.kind for f in blocked}
+
+
+def test_letters_of_other_scripts_do_not_upset_the_check_of_an_iban() -> None:
+    texts = [f"\u212a{i} DE89370400440532013000" for i in range(3)] + [
+        "K\u017f99 1234 5678 9012 3456"
+    ]
+    batch = batch_of({"a": pa.array(texts)})
+    assert [f.kind for f in scan(batch, [Detector.IBAN])] == [Detector.IBAN]
+
+
+# What a caller may repeat in one value of 400 kB: the time goes by its length, whatever it is.
+REPEATED = (
+    "DE12 ", "DE12", "DE12-", "XX11 ", "DE89 3704 0044 0532 0130 00 ", "DE89370400440532013000 ", "A1 ", "4111 ",
+    "4", "4-", "4111 1111 1111 1111 ", "4111111111111111 ", "1 ", "a@", "a.", "a@a.aa", "a@a.", "+49 ", "+1", "01 ",
+    "(", "00 1 ", "123-45-", "123-45-6789 ", "eyJ.", "eyJ", "eyJaaaaaaaa.", "-----BEGIN ",
+    "-----BEGIN PRIVATE KEY-----", "password=", "password=a", "password='a1", "token: ", "://a:", "://a:bbb@", "AKIA",
+    "sk-", "SG.", "\u00a0", "\u200b1", "\uff14", "\u00e9@", "1\u20111", "[card]4", '{"a":', '"a": "',
+)  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unit", REPEATED)
+def test_a_huge_value_takes_time_by_its_length(unit: str) -> None:
+    text = unit * (400_000 // len(unit.encode())) + " jane@x.example"
+    cut, _ = detectors.redact(pl.Series([text]), EVERY)
+    assert "jane" not in cut[0]
+
+
+def test_a_run_is_looked_at_in_blocks_and_nothing_is_lost_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    iban, card = "DE89 3704 0044 0532 0130 00", "4242 4242 4242 4242"
+    for block in (64, 100, 333, 1 << 18):
+        monkeypatch.setattr(checksums, "_BLOCK", block)
+        ibans = pl.Series([f"XX11 {'AB12 ' * n}{iban} 7{' 12' * n}" for n in range(60)])
+        assert not checksums.without_ibans(ibans).str.contains("0532").any()
+        cards = pl.Series([f"{'7 ' * n}{card}{' 07' * n} 1" for n in range(60)])
+        assert not checksums.without_cards(cards).str.contains("4242 4242").any()

@@ -513,6 +513,9 @@ def test_nobody_is_asked_without_end(log: AuditLog, desk: ApprovalDesk) -> None:
     [
         ("PROD.CRM.CUSTOMERS.PHONE", "UNKNOWN_OBJECT", "PROD.CRM.CUSTOMERS"),
         ("PROD.CRM.COPY.PHONE", "UNKNOWN_COLUMN", "no column PHONE"),
+        ("PROD.CRM.COPY.VV", "UNKNOWN_COLUMN", "Did you mean V?"),
+        ("PROD.CRM.CUSTOMER.EMAIL", "UNKNOWN_OBJECT", "Did you mean PROD.CRM.CUSTOMERS?"),
+        ("PROD.HR.NOTHING.AT_ALL", "NOT_GRANTED", "granted by no rule"),
     ],
 )
 def test_nobody_is_asked_about_a_column_that_is_not_there(

@@ -129,6 +129,9 @@ def test_the_unguarded_statements_do_tell_the_two_databases_apart(cursor: Any) -
         (Mask(MaskName.BUCKET), "VARCHAR", "'17'", None),
         (Mask(MaskName.DATE_TRUNC), "DATE", "'2026-03-17'", "2026-03-01"),
         (Mask(MaskName.DATE_TRUNC, {"unit": "hour"}), "DATE", "'2026-03-17'", None),
+        (Mask(MaskName.DATE_TRUNC, {"unit": "week"}), "DATE", "'2026-03-22'", "2026-03-16"),
+        (Mask(MaskName.BUCKET), "NUMBER(2,0)", "-95", -99),
+        (Mask(MaskName.BUCKET), "NUMBER(3,1)", "-98.5", -99),
     ],
 )
 def test_what_each_mask_shows(
@@ -140,6 +143,13 @@ def test_what_each_mask_shows(
     assert (str(seen) if isinstance(shown, str) else seen) == shown
     nothing = f"SELECT {expression} FROM (SELECT NULL::{type_} AS C) AS _g"
     assert cursor.execute(nothing).fetchone()[0] is None
+
+
+def test_a_date_is_never_cut_where_the_session_says() -> None:
+    weekly = plan_column("D", "DATE", Mask(MaskName.DATE_TRUNC, {"unit": "week"})).sql
+    assert "WEEK'" not in weekly  # DATE_TRUNC('WEEK') follows WEEK_START
+    local = plan_column("T", "TIMESTAMP_LTZ(9)", Mask(MaskName.DATE_TRUNC))
+    assert local.sql == "NULL::TIMESTAMP_LTZ(9)" and not local.fitted  # TIMEZONE moves its days
 
 
 def test_the_hash_is_computed_in_the_warehouse_and_its_key_is_not_in_the_text() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hoop_core.masking.scrub import HIDDEN, _vocabulary, scrub
+from hoop_core.masking.scrub import _TYPES, HIDDEN, _vocabulary, scrub
 
 SQL = "SELECT TO_NUMBER(EMAIL), '2024' FROM CRM.CUSTOMERS WHERE NAME = 'bob smith'"
 NAMES = ("PROD", "CRM", "CUSTOMERS", "EMAIL")
@@ -76,7 +76,7 @@ def test_no_word_survives_that_is_neither_the_callers_nor_snowflakes(
     shape: str, value: str
 ) -> None:
     shown = scrub(shape.replace("{}", value), SQL, NAMES).replace(HIDDEN, " ")
-    own = {w.lower() for w in re.findall(r"[\w$]+", SQL)} | _vocabulary() | {"prod", "fixed"}
+    own = {w.lower() for w in (*re.findall(r"[\w$]+", SQL), *_TYPES)} | _vocabulary() | {"prod"}
     places = set(re.findall(r"\d{1,9}", shape)) | {"sql"}
     for word in re.findall(r"[\w$]+", value):
         if word.lower() not in own | places and not re.search(r"\d", word):
@@ -92,3 +92,20 @@ def test_numbers_and_addresses_never_survive(shape: str, value: str) -> None:
 
 def test_a_huge_message_is_cut() -> None:
     assert len(scrub("is " * 100_000, SQL)) <= 4_100
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("mark", ["!", "-", ".", "a", "'!!!!' ", "`!` "])
+def test_a_long_quote_against_a_long_statement_is_cheap(mark: str) -> None:
+    quoted = mark * (3_800 // len(mark))
+    for end in ("", "b"):
+        for times in range(4):
+            statement = f"SELECT {times}, '{mark * (1_000_000 // len(mark))}'"
+            assert "Numeric value" in scrub(f"Numeric value '{quoted}{end}' is bad", statement)
+
+
+def test_only_so_many_quotes_are_looked_for() -> None:
+    shown = scrub(
+        " ".join(f"'a b{i}'" for i in range(100)), " ".join(f"a b{i}," for i in range(100))
+    )
+    assert 0 < shown.count("'a b") <= 40 and HIDDEN in shown

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hoop_core.config import SnowflakeSettings
 from hoop_core.credentials.observer import Observer
 from hoop_core.errors import SnowflakeError
 from hoop_core.model import TableName
@@ -98,3 +99,47 @@ def test_a_missing_schema_is_an_unknown_object_and_other_errors_are_errors() -> 
         Scripted(tables=SnowflakeError("no", errno=604)).describe_it()
     with pytest.raises(SnowflakeError):
         Scripted(views=listed(), get_ddl=SnowflakeError("no", errno=606)).describe_it()
+
+
+class _Slow(Observer):
+    """Its session answers one statement at a time, when it is told to."""
+
+    def __init__(self) -> None:
+        nothing: Any = None
+        super().__init__(
+            nothing, SnowflakeSettings(account="A"), nothing, acquire=nothing, release=nothing
+        )
+        self.asked: list[str] = []
+        self.answers = asyncio.Semaphore(0)
+
+    async def _session(self) -> Any:
+        return self
+
+    async def rows(self, sql: str) -> list[dict[str, str]]:
+        self.asked.append(sql)
+        await self.answers.acquire()
+        return []
+
+
+def test_that_a_user_is_gone_is_seen_however_many_descriptions_wait() -> None:
+    async def story() -> list[str]:
+        slow = _Slow()
+        names = [TableName("D", "S", f"T{i}") for i in range(50)]
+        waiting = [asyncio.create_task(slow.describe(n)) for n in names]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gone = asyncio.create_task(slow.user_exists("HOOP_1"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for _ in range(2):
+            slow.answers.release()
+        assert await gone is False
+        asked = list(slow.asked)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return asked
+
+    asked = asyncio.run(story())
+    assert asked[1] == "SHOW USERS LIKE 'HOOP_1'"
+    assert len(asked) <= 3

@@ -117,6 +117,21 @@ def test_what_is_no_policy_at_all_is_a_config_error(text: str) -> None:
         ("version: 1\nrules: !!python/object/apply:os.system [x]\n", "p.yaml:2"),
         ("version: 1\nrules: [{name: 2026-13-99}]\n", "p.yaml:2"),
         ("version: 1\nrules: [{1: a, b: c}]\n", "p.yaml:2"),
+        ("version: 1:1:1\n", "p.yaml:1.*colons"),
+        ("version: " + "1:" * 3_000 + "1\n", "p.yaml:1.*colons"),
+        ("version: 1" + ":1" * 3_000 + ".5\n", "p.yaml:1.*colons"),
+        ("version: !!float '1:1'\n", "p.yaml:1.*colons"),
+        ("version: 1\nrules: [{name: 1:30}]\n", "p.yaml:2.*colons"),
+        ("version: " + "1" * 5_000 + "\n", "p.yaml:1.*40 characters"),
+        ("version: 0x" + "f" * 5_000 + "\n", "p.yaml:1.*40 characters"),
+        ("version: 1\nhash_function: " + "x" * 1_000_001, "p.yaml:2.*1,000,000 characters"),
+        ("version: 1\nrules: [" + "{}," * 10_001 + "]\n", "p.yaml:2.*10,000 entries"),
+        *[
+            (f"version: 1\nrules: [{{name: !!{tag} {text}}}]\n", "p.yaml:2")
+            for tag in ("int", "float", "bool", "timestamp", "binary")
+            for text in ("''", "secret-word", "0x", "1e9999", "'é'")
+            if (tag, text) not in {("float", "1e9999"), ("binary", "''")}
+        ],
         ("version: 1\nrules: []\n---\nversion: 1\n", "p.yaml"),
         ("version: 1\nrules: \x00\n", "p.yaml"),
         ("version: 1\n" + "#" * 11_000_000, "characters"),
@@ -126,6 +141,7 @@ def test_hostile_yaml_is_a_config_error_that_names_the_file(text: str, says: str
     with pytest.raises(ConfigError, match=r"p\.yaml") as caught:
         parse_policy(text, "p.yaml")
     assert re.search(says, caught.value.text)
+    assert "secret-word" not in caught.value.text
 
 
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hoop_core.errors import PolicyDenied, StoreUnavailable
 from hoop_core.guard import Guard
 from hoop_core.model import Identity, RoleBinding
 from hoop_core.policy.file import load_policy
+from hoop_core.server import policy_watch
 from hoop_core.server.policy_watch import PolicyWatch
 
 OLD = "version: 1\nrules:\n  - {name: read, reads: ['A.B.*'], then: allow}\n"
@@ -85,6 +86,40 @@ def test_a_text_that_is_no_policy_at_all_does_not_get_into_the_log(world: World)
     world.look()
     assert world.kinds()[-1] == "policy.rejected"
     assert "hunter2" not in json.dumps(world.entries())
+
+
+def test_a_fault_of_the_reader_rejects_once_and_the_next_right_policy_is_used(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = world.guard.policy
+
+    def breaks(_text: str, _source: str) -> None:
+        raise OverflowError("int hunter2 too large to convert to float")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(policy_watch, "parse_policy", breaks)
+        world.write("version: 1:1:1\n")
+        world.look(times=5)
+    assert world.guard.policy is before
+    assert world.kinds() == ["policy.loaded", "policy.rejected"]
+    assert world.entries()[1]["data"]["error"].endswith(
+        "policy.yaml cannot be read: OverflowError."
+    )
+    assert "hunter2" not in json.dumps(world.entries()) + "".join(capsys.readouterr())
+    world.write(NEW)
+    world.look()
+    assert world.guard.policy.text == NEW
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 1" + ":1" * 3_000, "version: !!int ''", "version: !!bool x"]
+)
+def test_yaml_that_its_reader_stumbles_over_is_a_wrong_policy_like_any_other(
+    world: World, text: str
+) -> None:
+    world.write(text)
+    world.look(times=3)
+    assert world.kinds() == ["policy.loaded", "policy.rejected"]
 
 
 def test_a_file_that_goes_and_comes_back_is_followed(world: World) -> None:

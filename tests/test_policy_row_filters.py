@@ -422,3 +422,40 @@ def test_a_text_whose_filter_was_tampered_with_does_not_pass_verification(
     assert broken(text) != text
     with pytest.raises(StatementRefused):
         verify(broken(text), statement=analysis.statement, plans=plans)
+
+
+@pytest.mark.parametrize(
+    ("where", "by_session"),
+    [
+        ("REGION = 'EU'", False),
+        ("UPPER(REGION) IN ('EU', 'US') AND MRR >= 10", False),
+        ("SIGNED_UP >= '2026-03-02'", True),
+        ("TO_VARCHAR(MRR) LIKE '1%'", True),
+        ("MRR::VARCHAR = '1'", True),
+    ],
+)
+def test_a_filter_that_session_settings_could_change_is_marked(
+    where: str, by_session: bool
+) -> None:
+    columns = {"ID": "NUMBER", "REGION": "VARCHAR", "MRR": "NUMBER(12,2)", "SIGNED_UP": "DATE"}
+    policy = parse_policy(
+        f'version: 1\nrow_filters:\n  - {{table: "PROD.CRM.CUSTOMERS", where: "{where}"}}\n{RULES}',
+        "p",
+    )
+    verdict = judge_text(
+        "SELECT id FROM customers",
+        NameContext("PROD", "CRM"),
+        identity=AGENT,
+        policy=policy,
+        catalog=Catalog.from_mapping({CUSTOMERS: columns}),
+        run=RunContext(),
+        now=datetime(2026, 3, 2, tzinfo=UTC),
+    )
+    assert [f.by_session for f in verdict.decision.filtered] == [by_session]
+
+
+def test_a_fixed_number_of_rows_is_not_drawn_from_filtered_ones() -> None:
+    filters = """  - {table: "PROD.CRM.CUSTOMERS", where: "REGION = 'EU'"}"""
+    refused = ask("SELECT COUNT(*) FROM customers SAMPLE (3 ROWS)", filters)
+    assert [r.code for r in refused.decision.reasons] == ["SAMPLE_OF_FILTERED"]
+    assert ask("SELECT COUNT(*) FROM customers SAMPLE (10)", filters).rewritten

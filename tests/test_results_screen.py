@@ -35,6 +35,7 @@ from hoop_core.model import (
     Verdict,
 )
 from hoop_core.results import ChunkSet, take_over
+from hoop_core.screeners import Room, Screeners, ScreeningBusy
 from hoop_core.session import GuardedSession
 from hoop_core.taint import opened, taints_of
 
@@ -242,7 +243,7 @@ def deliver(log: AuditLog, tmp_path: Any, screen: Screen, part: bytes, *, gone: 
         async with httpx.AsyncClient(transport=transport) as http:
             chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
                               rowtype=tuple(TEXT), screen=screen)  # fmt: skip
-            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log)
+            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log, Screeners())
             client = live()
             response = await streamer.respond(chunks, 0, client)
 
@@ -290,3 +291,109 @@ def test_a_withheld_part_sends_no_byte_of_itself(
     status, body, upstream, _ = deliver(log, tmp_path, screen, part, gone=False)
     assert status == 410 and not json.loads(body)["success"]
     assert upstream.closed and MAIL.encode() not in body
+
+
+# -- clients that do not read ------------------------------------------------------------------------
+BIG = stream(["x" * 1000] * 2000)
+
+
+class Reader:
+    """A client that takes what is sent once it is let, or never."""
+
+    def __init__(self) -> None:
+        self.reads, self.waits = asyncio.Event(), asyncio.Event()
+
+    async def send(self, _message: Any) -> None:
+        self.waits.set()
+        await self.reads.wait()
+
+
+async def begin(
+    streamer: PartStreamer, screen: Screen, client: Live, reader: Reader, part: bytes = BIG
+) -> asyncio.Task[Any]:
+    chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {}, keep=False,
+                      rowtype=tuple(TEXT), screen=screen)  # fmt: skip
+    response = await streamer.respond(chunks, 0, client)
+
+    async def receive() -> Any:
+        await asyncio.sleep(600)
+
+    task = asyncio.create_task(
+        response({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, reader.send)
+    )
+    if response.status_code == 200:
+        await reader.waits.wait()
+    return task
+
+
+def streaming(
+    log: AuditLog, tmp_path: Any, run: Any, room: Room, stalled: float = 60
+) -> list[Upstream]:
+    """`run` with a streamer whose upstreams are noted."""
+    opened_: list[Upstream] = []
+
+    def answer(_request: Any) -> httpx.Response:
+        opened_.append(Upstream(BIG))
+        return httpx.Response(200, stream=opened_[-1])
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            streamer = PartStreamer(
+                http,
+                Recorder(str(tmp_path / "rec")),
+                log,
+                Screeners(room=room),
+                stalled_seconds=stalled,
+            )
+            await run(streamer)
+
+    asyncio.run(main())
+    return opened_
+
+
+def test_a_screened_part_holds_its_room_until_it_was_read(log: AuditLog, tmp_path: Any) -> None:
+    room = Room(3 * len(BIG), 2 * len(BIG) + 100, seconds=0.05)
+
+    async def run(streamer: PartStreamer) -> None:
+        client, slow = live(), Reader()
+        parts = [await begin(streamer, MASK, client, slow) for _ in range(2)]
+        assert room.taken == 2 * len(BIG)
+        refused = await begin(streamer, MASK, client, Reader())
+        refused.cancel()
+        other = live()
+        other.guarded.identity = replace(other.guarded.identity, subject="somebody else")
+        parts.append(await begin(streamer, MASK, other, slow))
+        assert room.taken == 3 * len(BIG)
+        slow.reads.set()
+        await asyncio.gather(*parts)
+        assert room.taken == 0 and client.busy == other.busy == 0
+
+    upstreams = streaming(log, tmp_path, run, room)
+    assert len(upstreams) == 4 and all(u.closed for u in upstreams)
+
+
+@pytest.mark.parametrize("screen", [Screen(), MASK])
+def test_a_client_that_reads_nothing_is_dropped(
+    log: AuditLog, tmp_path: Any, screen: Screen
+) -> None:
+    room = Room(3 * len(BIG), 2 * len(BIG), seconds=5)
+
+    async def run(streamer: PartStreamer) -> None:
+        client = live()
+        await asyncio.wait_for(await begin(streamer, screen, client, Reader()), 30)
+        assert room.taken == 0 and client.busy == 0
+
+    [upstream] = streaming(log, tmp_path, run, room, stalled=0.05)
+    assert upstream.closed
+
+
+def test_a_part_that_waits_too_long_is_withheld_where_a_mask_binds_and_unread_where_none_does(
+    log: AuditLog, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_given: Any) -> Any:
+        raise ScreeningBusy("busy")
+
+    monkeypatch.setattr(Screeners, "run", busy)
+    for screen, status in [(MASK, 503), (BLOCK, 503), (REPORT, 200)]:
+        got, body, upstream, _ = deliver(log, tmp_path, screen, stream([MAIL]), gone=False)
+        assert got == status and (body == stream([MAIL])) == (status == 200) and upstream.closed

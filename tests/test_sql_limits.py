@@ -38,6 +38,17 @@ HOSTILE = {
         "SELECT 1 FROM " + "(a JOIN b JOIN " * 9 + "a" + ")" * 9,
         {"TOO_MANY_READS"},
     ),
+    "types in types": ("SELECT " + "DATE(" * 24 + "'2020'" + ")" * 24, {"TOO_DEEP"}),
+    "joins behind names": ("SELECT 1 FROM o AS o" + " JOIN o AS natural" * 18, {"TOO_MANY_READS"}),
+    "straight joins": ("SELECT 1 FROM o" + " STRAIGHT_JOIN o" * 18, {"TOO_MANY_READS"}),
+    "pivots in pivots": (
+        "SELECT * FROM o" + " PIVOT (MAX(a) FOR b IN (SELECT 1 FROM o" * 14 + "))" * 14,
+        {"TOO_DEEP"},
+    ),
+    "ends that end nothing": (
+        "SELECT " + "x.end, " * 600 + "UPPER(" * 500 + "x" + ")" * 500 + " FROM t",
+        {"TOO_DEEP"},
+    ),
     "comma joins": ("SELECT 1 FROM a" + ",a" * 9_000, {"TOO_MANY_READS"}),
     "tokens": ("SELECT " + "1," * 15_000 + "1", {"TOO_MANY_TOKENS"}),
     "characters": ("SELECT '" + "x" * 20_000_000 + "'", {"TOO_LONG"}),

@@ -279,3 +279,45 @@ def test_the_fingerprint_ignores_comments_and_space_and_minds_names_and_text() -
 
 def test_functions_are_listed_once_and_sorted() -> None:
     assert look("SELECT max(a), MIN(b), Max(c) FROM t").statement.functions == ("MAX", "MIN")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH RECURSIVE t AS (SELECT * FROM t) SELECT * FROM t",
+        "WITH t(a) AS (SELECT 0 UNION SELECT a FROM t) SELECT * FROM t",
+        "WITH t(a) AS (SELECT 0 EXCEPT SELECT a FROM t) SELECT * FROM t",
+        "WITH RECURSIVE t(a) AS (SELECT a FROM t UNION ALL SELECT 1) SELECT * FROM t",
+        "WITH t(a) AS (SELECT 0 UNION ALL SELECT a FROM t UNION ALL SELECT 1) SELECT * FROM t",
+        "WITH t(a) AS (SELECT 0 UNION ALL SELECT 1 WHERE 1 IN (SELECT a FROM t)) SELECT * FROM t",
+        "SELECT (WITH RECURSIVE t AS (SELECT MAX(a) m FROM t) SELECT m FROM t)",
+    ],
+)
+def test_a_name_means_the_table_where_no_recursion_is_documented(sql: str) -> None:
+    assert look(sql).statement.reads == (TableName("DB", "PUBLIC", "T"),)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH t(a) AS (SELECT 0 UNION ALL SELECT a + 1 FROM t WHERE a < 9) SELECT * FROM t",
+        "WITH RECURSIVE t(a) AS (SELECT 0 UNION ALL (SELECT a + 1 FROM t)) SELECT * FROM t",
+    ],
+)
+def test_the_recursive_clause_may_name_its_own_expression(sql: str) -> None:
+    assert look(sql).statement.reads == ()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 0 AS a UNION ALL WITH t AS (SELECT 1 a) SELECT * FROM t UNION ALL SELECT * FROM t",
+        "WITH x AS (TABLE t) SELECT * FROM x",
+        "WITH x AS (t) SELECT * FROM x",
+        "SELECT 1 WHERE 90000 IN t",
+        "SELECT 1 WHERE 1 = ANY t",
+        "SELECT GROUP BY$$a$$ FROM t",
+    ],
+)
+def test_what_readers_may_take_for_a_table_in_an_odd_place_is_refused(sql: str) -> None:
+    assert reason(sql) in {"UNKNOWN_SYNTAX", "UNPARSEABLE", "UNREADABLE_TOKEN", "INDIRECT_TABLE"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
 
+from hoop_core.analysts.turns import Turn
 from hoop_core.approvals.binding import Binding
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.audit.recording import Recorder
@@ -22,6 +22,7 @@ from hoop_core.errors import (
     SnowflakeUnavailable,
     StatementRefused,
     Unavailable,
+    where,
 )
 from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
@@ -30,10 +31,11 @@ from hoop_core.model import Json, Kind, Screen, Verdict
 from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
 from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
+from hoop_core.screeners import Screeners, ScreeningBusy
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import LiveCatalog
-from hoop_core.taint import Taints, found_json, opened, tainted_json, taints_of
+from hoop_core.taint import Taints, found_json, labels_of, opened, tainted_json, taints_of
 
 _log = structlog.get_logger(__name__)
 INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
@@ -77,9 +79,7 @@ class Delivery:
     lineage: LineageEmitter
     catalog: LiveCatalog
     public_url: str
-    screeners: Executor = field(
-        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="screening"), repr=False
-    )
+    screeners: Screeners = field(default_factory=Screeners, repr=False)
 
     async def run(
         self,
@@ -93,13 +93,21 @@ class Delivery:
         ran = False
         try:
             answer = await self._execute(session, request, plan, upstream, intent)
-            raise_for_answer(_scrubbed(answer, session, request, plan))
+            raise_for_answer(await asyncio.to_thread(_scrubbed, answer, session, request, plan))
             ran = True
             if not request.describe_only:
                 self._took_effect(session, plan, upstream)
-            taints = taints_of(plan.verdict, _outputs(answer))
+            names, texts = _outputs(answer), (request.sql, plan.text)
+            labels = await asyncio.to_thread(labels_of, plan.verdict, names, texts)
+            taints = taints_of(plan.verdict, labels)
             taken = await self._taken_over(
-                answer, session, request, plan=plan, upstream=upstream, taints=taints
+                answer,
+                session,
+                request,
+                plan=plan,
+                upstream=upstream,
+                taints=taints,
+                labels=labels,
             )
             recorded = await asyncio.to_thread(self._record, session, request, taken)
         except Exception as e:
@@ -152,34 +160,56 @@ class Delivery:
         plan: Plan,
         upstream: SnowflakeSession,
         taints: Taints,
+        labels: tuple[str, ...],
     ) -> TakenOver:
         """Gate 9: the answer as the client may see it. Raises ResultBlocked, SnowflakeUnavailable.
 
         A value that the policy blocks may stand in any part: all are looked at before the first one leaves.
         """
         screen = replace(_screen(plan), open=opened(plan.verdict, _outputs(answer)))
-        loop = asyncio.get_running_loop()
-        taken = await loop.run_in_executor(
-            self.screeners,
-            partial(
-                take_over,
-                answer,
-                session_id=session.id,
-                statement_id=request.statement_id,
-                public_url=self.public_url,
-                keep=not plan.verdict.decision.exposed and not screen.freed,
-                screen=screen,
-                taints=taints,
-            ),
+        taking = partial(
+            take_over,
+            answer,
+            session_id=session.id,
+            statement_id=request.statement_id,
+            public_url=self.public_url,
+            keep=not plan.verdict.decision.exposed and not screen.freed,
+            screen=screen,
+            taints=taints,
+            labels=labels,
         )
+        if not screen.every:
+            return await asyncio.to_thread(taking)
+        turn = Turn(session.identity.key, session.id)
+        try:
+            taken = await self.screeners.run(turn, taking, request.abandoned)
+        except ScreeningBusy:
+            if screen.binds:
+                raise
+            # What would only be reported on is no reason to keep a result back; the log says "unread".
+            return await asyncio.to_thread(partial(taking, unread=True))
         if taken.chunks is not None and screen.blocks:
-            for url in taken.chunks.urls:
-                if request.abandoned.is_set():
-                    raise Cancelled("The client took the statement back.")
-                async with upstream.chunk(url, taken.chunks.headers) as response:
-                    content = await read_whole(response)
-                await loop.run_in_executor(self.screeners, taken.chunks.screened, content)
+            for number in range(len(taken.chunks.urls)):
+                await self._look_ahead(taken.chunks, number, turn, request, upstream)
         return taken
+
+    async def _look_ahead(
+        self,
+        chunks: ChunkSet,
+        number: int,
+        turn: Turn,
+        request: QueryRequest,
+        upstream: SnowflakeSession,
+    ) -> None:
+        """Raises ResultBlocked for a remote part with a value that the policy blocks."""
+        if request.abandoned.is_set():
+            raise Cancelled("The client took the statement back.")
+        async with (
+            self.screeners.room.holding(turn.principal, chunks.sizes[number]) as held,
+            upstream.chunk(chunks.urls[number], chunks.headers) as response,
+        ):
+            content = await read_whole(response, held.resize)
+            await self.screeners.run(turn, partial(chunks.screened, content), request.abandoned)
 
     async def _execute(
         self,
@@ -224,6 +254,12 @@ class Delivery:
         number = session.next_recording()
         shown = {k: v for k, v in taken.answer["data"].items()
                  if k not in {"rowset", "rowsetBase64", "chunkHeaders"}}  # fmt: skip
+        if not taken.keep and "rowtype" in shown:
+            # A column may be named after a value: what is not the statement's own is not kept either.
+            shown["rowtype"] = [
+                {**column, "name": label}
+                for column, label in zip(shown["rowtype"], taken.labels, strict=True)
+            ]
         files = [
             self.recorder.put_json(
                 session.id,
@@ -310,7 +346,7 @@ def as_hoop_error(error: Exception) -> HoopError:
     """A fault of Hoop's own is told to nobody but our log; the caller hears that it is refused."""
     if isinstance(error, HoopError):
         return error
-    _log.error("a statement failed inside Hoop", exc_info=error)
+    _log.error("a statement failed inside Hoop", where=where(error))
     return unexpected()
 
 

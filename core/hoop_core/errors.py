@@ -28,6 +28,8 @@ contain the phrase by which dagster-snowflake recognises (and swallows) a missin
 
 from __future__ import annotations
 
+from pathlib import PurePath
+from traceback import walk_tb
 from typing import Any
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "StoreUnavailable",
     "Unavailable",
     "VaultUnavailable",
+    "where",
 ]
 
 
@@ -179,3 +182,25 @@ class SnowflakeError(HoopError):
 
 class EvidenceError(HoopError):
     errno, sqlstate, reason = 99200, "XX001", "EVIDENCE"
+
+
+_MOST_FRAMES = 25
+_MOST_CAUSES = 5
+
+
+def where(error: BaseException) -> str:
+    """What a log says of an unexpected error: its class and the places it went through, last one last.
+
+    Neither its text nor any local variable: both may hold rows, statements or secrets. So it is given to
+    the logger as a text, for what a logger makes of the error itself is up to the host's configuration.
+    """
+    told: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(told) < _MOST_CAUSES:
+        places = [
+            f"{'/'.join(PurePath(f.f_code.co_filename).parts[-2:])}:{line} {f.f_code.co_name}"
+            for f, line in walk_tb(link.__traceback__)
+        ]
+        told.append(" > ".join([type(link).__qualname__, *places[-_MOST_FRAMES:]]))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return " from ".join(told)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -42,7 +41,16 @@ from hoop_core.errors import (
     StatementRefused,
     StoreUnavailable,
 )
-from hoop_core.model import ApprovalStatus, Identity, Json, Kind, Outcome, RoleBinding, Verdict
+from hoop_core.model import (
+    ApprovalStatus,
+    Identity,
+    Json,
+    Kind,
+    Outcome,
+    RoleBinding,
+    TableName,
+    Verdict,
+)
 from hoop_core.policy.model import Policy
 from hoop_core.racing import unless_abandoned
 from hoop_core.records import (
@@ -58,6 +66,7 @@ from hoop_core.records import (
 )
 from hoop_core.session import GuardedSession, QueryRequest, meaning_of
 from hoop_core.snowflake.session import SnowflakeSession
+from hoop_core.sql.catalog import Catalog
 from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.sql.refusals import refuse
 
@@ -151,12 +160,20 @@ class Guard:
             exceptions=exceptions.columns,
             session=session.id,
         )
-        snapshot = partial(self.catalog.snapshot, role=session.role.snowflake_role)
+
+        async def snapshot(tables: tuple[TableName, ...]) -> Catalog:
+            looking = self.catalog.snapshot(
+                tables, session.role.snowflake_role, session.identity.key
+            )
+            return await unless_abandoned(request.abandoned, looking, "its tables were looked up")
+
         judged = await self.analysts.judge(question, snapshot)
         verdict = judged.verdict
         verdict = replace(verdict, decision=exceptions.named_in(verdict.decision))
         if verdict.rewritten is None or verdict.statement is None:
             raise _denied(verdict)
+        settings = meaning_of(session.parameters, request.parameters)
+        _check_filters(verdict, settings)
         binding = Binding(
             identity=session.identity,
             role=session.role,
@@ -166,7 +183,7 @@ class Guard:
             policy_digest=policy.digest,
             catalog_digest=judged.catalog_digest,
             run=session.run,
-            settings=meaning_of(session.parameters, request.parameters),
+            settings=settings,
         )
         return Plan(verdict, binding, policy.screen_for(session.identity))
 
@@ -231,16 +248,16 @@ class Guard:
     async def ask_ahead(self, session: GuardedSession, request: QueryRequest) -> Approval | None:
         """Ask for a statement that will be run later; None when it needs no approval.
 
-        Raises StatementRefused or PolicyDenied, which are in the log.
+        Raises StatementRefused, PolicyDenied or ApprovalRefused, which are in the log.
         """
         try:
             plan = await self._decide(session, request)
+            if plan.verdict.decision.outcome is Outcome.ALLOW:
+                return None
+            return await self.ask(session, request, plan)
         except HoopError as e:
             await self._refused(session, request, e)
             raise
-        if plan.verdict.decision.outcome is Outcome.ALLOW:
-            return None
-        return await self.ask(session, request, plan)
 
     # ------------------------------------------------------------------ 7
 
@@ -306,6 +323,21 @@ def _denied(verdict: Verdict) -> PolicyDenied | StatementRefused:
         errno=2003 if unknown else None,
         sqlstate="42S02" if unknown else None,
     )
+
+
+def _check_filters(verdict: Verdict, settings: Json) -> None:
+    """A row filter means what the policy's author meant only under the account's own settings.
+
+    Raises PolicyDenied.
+    """
+    resting = [f for f in verdict.decision.filtered if f.by_session]
+    if resting and settings:
+        raise PolicyDenied(
+            f"Which rows of {resting[0].table} you may see could depend on what the session was set to: "
+            f"{', '.join(sorted(settings))}.",
+            "Leave these parameters out when you connect, or ALTER SESSION UNSET them.",
+            reason="ROW_FILTER_SESSION",
+        )
 
 
 def _check_served(request: QueryRequest) -> None:

@@ -25,7 +25,7 @@ from hoop_core.model import (
     TableName,
     Verdict,
 )
-from hoop_core.policy.engine import Case, decide, refusal
+from hoop_core.policy.engine import Case, could_be_granted, decide, refusal
 from hoop_core.policy.file import load_policy, parse_policy
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import Catalog
@@ -129,8 +129,14 @@ def judging(
         analysis = analyse(sql, names, limits)
     except Exception as e:
         return _verdict(started, _refused(policy, e), None)
-    catalog, waited = yield from _timed(objects(analysis.tables, limits))
+    # What nothing grants is denied before anybody asks what it is: so it is not looked up either.
+    asked = {t: could_be_granted(policy, identity, analysis.statement, t) for t in analysis.tables}
+    wanted = tuple(t for t, may in asked.items() if may)
+    catalog, waited = yield from _timed(objects(wanted, limits))
     started += waited  # waiting for the catalog is not our time
+    unasked = [t for t, may in asked.items() if not may]
+    if unasked:
+        catalog = catalog.without(unasked)
     verdict = judge(
         analysis,
         identity=identity,

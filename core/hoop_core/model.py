@@ -185,6 +185,8 @@ class FilteredTable:
 
     table: TableName
     where: str
+    by_session: bool = False
+    """What the filter means may depend on formats, time zone or week rules of the session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,16 @@ async def finished_first(task: asyncio.Task[T], abandoned: asyncio.Event) -> boo
     return task.done()
 
 
-async def unless_abandoned(abandoned: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for `work`. Raises Cancelled when the client gives up first."""
+async def unless_abandoned(
+    abandoned: asyncio.Event,
+    work: Coroutine[Any, Any, T],
+    while_: str = "it waited for an approval",
+) -> T:
+    """Wait for `work`. Raises Cancelled when the client gives up first; the work is cancelled then."""
     task = asyncio.create_task(work)
-    if await finished_first(task, abandoned):
-        return await task
-    task.cancel()
-    raise Cancelled("The client took the statement back while it waited for an approval.")
+    try:
+        if await finished_first(task, abandoned):
+            return await task
+    finally:
+        task.cancel()
+    raise Cancelled(f"The client took the statement back while {while_}.")

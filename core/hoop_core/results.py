@@ -12,7 +12,7 @@ import binascii
 import hmac
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,14 @@ import httpx
 from hoop_core.audit.recording import rowset_to_arrow
 from hoop_core.errors import NotServed, ResultBlocked, SnowflakeUnavailable
 from hoop_core.masking.detect import Finding
-from hoop_core.masking.screen import MOST_BYTES, Screened, screen_part, screen_rows, unreadable
+from hoop_core.masking.screen import (
+    MOST_BYTES,
+    Screened,
+    screen_names,
+    screen_part,
+    screen_rows,
+    unreadable,
+)
 from hoop_core.model import Json, Screen
 from hoop_core.taint import Taints, found_json
 
@@ -53,7 +60,10 @@ class ChunkSet:
     headers: dict[str, str] = field(repr=False)
     secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
     keep: bool = True
+    sizes: tuple[int, ...] = ()
+    """Bytes of each part, as Snowflake tells them; 0 where it does not."""
     rowtype: tuple[Json, ...] = ()
+    labels: tuple[str, ...] | None = None
     screen: Screen = field(default_factory=Screen)
     taints: Taints = field(default_factory=Taints)
     recorded: set[int] = field(default_factory=set)
@@ -61,7 +71,7 @@ class ChunkSet:
 
     def screened(self, content: bytes) -> Screened:
         """One part as the client may see it. Raises ResultBlocked or SnowflakeUnavailable."""
-        return screen_part(content, self.result_format, self.rowtype, self.screen)
+        return screen_part(content, self.result_format, self.rowtype, self.screen, self.labels)
 
     def found_json(self, findings: Iterable[Finding]) -> list[Json]:
         return found_json(findings, self.taints)
@@ -83,7 +93,9 @@ class TakenOver:
     findings: tuple[Finding, ...] = ()
     """What the detectors found in the first part."""
     unread: bool = False
-    """Whether the first part could not be read by the detectors, and did not have to be."""
+    """Whether the first part was not read by the detectors, and did not have to be."""
+    labels: tuple[str, ...] = ()
+    """What the columns are called to people: see `taint.labels_of`."""
 
 
 def take_over(
@@ -95,13 +107,15 @@ def take_over(
     keep: bool = True,
     screen: Screen = _NO_SCREEN,
     taints: Taints = _NO_TAINTS,
+    labels: tuple[str, ...] | None = None,
+    unread: bool = False,
 ) -> TakenOver:
     """Make Snowflake's successful answer presentable, its first part screened by the detectors.
 
     Raises NotServed, ResultBlocked or SnowflakeUnavailable.
 
     `keep` is false for rows that hold protected values (an exception lets this caller see them): the
-    recording then has no copy of them.
+    recording then has no copy of them. With `unread` the first part passes as it is.
     """
     data = answer.get("data") or {}
     if "stageInfo" in data or "src_locations" in data or "presignedUrl" in data:
@@ -111,7 +125,12 @@ def take_over(
         )
     passed = {k: v for k, v in data.items() if k in _PASSED}
     result_format = str(data.get("queryResultFormat") or "json")
-    findings, unread = _screen_inline(passed, result_format, screen)
+    names = tuple(str(c.get("name", "")) for c in passed.get("rowtype") or ())
+    labels = names if labels is None else labels
+    findings: tuple[Finding, ...] = ()
+    if not unread:
+        screen_names(enumerate(names), labels, screen)
+        findings, unread = _screen_inline(passed, result_format, screen, labels)
     chunks = None
     if data.get("chunks"):
         chunks = ChunkSet(
@@ -121,6 +140,8 @@ def take_over(
             urls=tuple(str(c["url"]) for c in data["chunks"]),
             headers=_upstream_headers(data),
             keep=keep,
+            sizes=tuple(_size(c) for c in data["chunks"]),
+            labels=labels,
             rowtype=tuple(passed.get("rowtype") or ()),
             screen=screen,
             taints=taints,
@@ -134,23 +155,28 @@ def take_over(
     shown = {"data": passed, "success": True, "code": None, "message": None}
     rows = int(data.get("total") or 0)
     inline = _inline(passed, result_format)
-    return TakenOver(shown, inline, rows, chunks, keep, findings, unread)
+    return TakenOver(shown, inline, rows, chunks, keep, findings, unread, labels)
+
+
+def _size(chunk: Json) -> int:
+    told = [chunk.get(k) for k in ("uncompressedSize", "compressedSize")]
+    return max((n for n in told if isinstance(n, int)), default=0)
 
 
 def _screen_inline(
-    passed: Json, result_format: str, screen: Screen
+    passed: Json, result_format: str, screen: Screen, labels: tuple[str, ...]
 ) -> tuple[tuple[Finding, ...], bool]:
     """Screen the part that comes with the answer, in place."""
     rowtype = list(passed.get("rowtype") or [])
     if result_format == "arrow":
-        screened = screen_part(_inline(passed, result_format), "arrow", rowtype, screen)
+        screened = screen_part(_inline(passed, result_format), "arrow", rowtype, screen, labels)
         if screened.findings:
             passed["rowsetBase64"] = base64.b64encode(screened.content).decode()
         return screened.findings, not screened.readable
     if result_format != "json" and screen.binds:
         raise unreadable(ValueError(f"form {result_format[:20]}"))
     try:
-        rows, findings = screen_rows(list(passed.get("rowset") or []), rowtype, screen)
+        rows, findings = screen_rows(list(passed.get("rowset") or []), rowtype, screen, labels)
     except ResultBlocked:
         raise
     except Exception as e:
@@ -162,8 +188,10 @@ def _screen_inline(
     return findings, False
 
 
-async def read_whole(response: httpx.Response) -> bytes:
-    """A part's bytes, unpacked as its headers say. Raises SnowflakeUnavailable."""
+async def read_whole(response: httpx.Response, takes: Callable[[int], None]) -> bytes:
+    """A part's bytes, unpacked as its headers say. Raises SnowflakeUnavailable, and what `takes` raises: it
+    hears how many bytes it is as they come in.
+    """
     content = bytearray()
     try:
         async for piece in response.aiter_bytes():
@@ -173,6 +201,7 @@ async def read_whole(response: httpx.Response) -> bytes:
                     f"A part of the result is larger than {MOST_BYTES >> 20} MB.",
                     "Select fewer columns or rows.",
                 )
+            takes(len(content))
     except httpx.HTTPError as e:
         raise SnowflakeUnavailable(
             f"A part of the result cannot be fetched ({type(e).__name__}).", "Run it again."

@@ -79,6 +79,34 @@ def opened(verdict: Verdict, outputs: Sequence[str]) -> frozenset[int]:
     )
 
 
+_LOOKED_UP = 256
+
+
+def labels_of(verdict: Verdict, names: Sequence[str], texts: Iterable[str]) -> tuple[str, ...]:
+    """What the columns of a result are called in messages and in the log: by their names, or by their places.
+
+    A name may be a value out of the data (PIVOT makes such columns). So one is used only when it is an output
+    of the statement as it was understood, or stands in one of `texts`, the statement as it was written.
+    """
+    known = {line.output for line in verdict.lineage}
+    if known.issuperset(names):
+        return tuple(names)
+    written = [_packed(text) for text in texts]
+    labels, lookups = [], 0
+    for at, name in enumerate(names):
+        own = name in known
+        if not own and name.strip() and lookups < _LOOKED_UP:
+            lookups += 1
+            own = any(_packed(name) in text for text in written)
+        labels.append(name if own else f"number {at + 1}")
+    return tuple(labels)
+
+
+def _packed(text: str) -> str:
+    """Without case, blanks and quotes: Snowflake writes an expression into a name as it likes."""
+    return "".join(text.upper().replace('"', "").split())
+
+
 def _taint(
     line: ColumnLineage, columns: set[tuple[TableName, str]], protected: tuple[str, ...]
 ) -> Taint:

@@ -12,11 +12,11 @@ revokes it, and a question for one can be revoked too. Every move is one transac
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, update
 
 from hoop_core.approvals.approval import (
     OPEN,
@@ -33,6 +33,12 @@ from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identi
 from hoop_core.store import Store
 from hoop_core.store.tables import answers, approvals
 
+MOST_PENDING = 200
+"""Unanswered requests for one use that one requester may have: who is asked without end says yes without
+reading."""
+MOST_STANDING = 20
+"""The same of requests for masking exceptions."""
+
 
 class ApprovalDesk:
     """Synchronous; every method is one short transaction."""
@@ -43,7 +49,10 @@ class ApprovalDesk:
     def ask(
         self, binding: Bound, terms: ApprovalTerms, body: Json, *, session_id: str | None
     ) -> Approval:
-        """The open question of this binding, or a new one."""
+        """The open question of this binding, or a new one.
+
+        Raises ApprovalRefused when too many of the requester's wait for an answer.
+        """
         self.expire_due()
         with self._store.read() as connection:
             known = self._open_one(connection, binding.digest)
@@ -55,6 +64,7 @@ class ApprovalDesk:
         def write(connection: Connection) -> Json:
             if self._open_one(connection, binding.digest) is not None:
                 raise _AskedMeanwhile
+            _check_pending(connection, binding)
             connection.execute(
                 insert(approvals).values(
                     id=identifier,
@@ -251,17 +261,29 @@ class ApprovalDesk:
         status: ApprovalStatus | None = None,
         *,
         standing: bool | None = None,
+        seen_by: Identity | None = None,
+        run: Mapping[str, str] | None = None,
         limit: int = 5000,
     ) -> list[Approval]:
-        """The newest first; `standing` asks for standing grants only, or for those of one use only."""
+        """The newest first; of those that wait for an answer the oldest, so that none is forgotten.
+
+        `standing` asks for standing grants only, or for those of one use only; `seen_by` for what this
+        person asked for or may answer; `run` for these fields of the run. All count before `limit` does.
+        """
         self.expire_due()
-        query = select(approvals).order_by(approvals.c.created_at.desc()).limit(limit)
+        created = approvals.c.created_at
+        order = created.asc() if status is ApprovalStatus.PENDING else created.desc()
+        query = select(approvals).order_by(order).limit(limit)
         if status is not None:
             query = query.where(approvals.c.status == status)
         if standing is not None:
             scope = approvals.c.scope
             query = query.where(scope.is_not(None) if standing else scope.is_(None))
+        for key, value in (run or {}).items():
+            query = query.where(approvals.c.body["run", "fields", key].as_string() == value)
         with self._store.read() as connection:
+            if seen_by is not None:
+                query = query.where(_visible_to(seen_by, connection.dialect.name))
             return [self._with_answers(connection, r) for r in connection.execute(query).all()]
 
     def statuses(self, identifiers: set[str]) -> dict[str, ApprovalStatus]:
@@ -346,6 +368,38 @@ class ApprovalDesk:
             consumed_at=row.consumed_at,
             revocation=row.revocation,
         )
+
+
+def _visible_to(who: Identity, dialect: str) -> ColumnElement[bool]:
+    """Asked by `who`, or to be answered by a group of theirs."""
+    unpacked = func.json_each if dialect == "sqlite" else func.json_array_elements_text
+    group = unpacked(approvals.c.approvers).table_valued("value")
+    may_answer = exists(select(1).select_from(group).where(group.c.value.in_(who.groups)))
+    return or_(approvals.c.requester_key == who.key, may_answer)
+
+
+def _check_pending(connection: Connection, binding: Bound) -> None:
+    """In the transaction that adds one more. Raises ApprovalRefused."""
+    scope, standing = approvals.c.scope, binding.scope is not None
+    most = MOST_STANDING if standing else MOST_PENDING
+    waiting = connection.scalar(
+        select(func.count())
+        .select_from(approvals)
+        .where(approvals.c.requester_key == binding.identity.key)
+        .where(approvals.c.status == ApprovalStatus.PENDING)
+        .where(scope.is_not(None) if standing else scope.is_(None))
+    )
+    if (waiting or 0) < most:
+        return
+    if standing:
+        raise ApprovalRefused(
+            f"You have {most} unanswered requests for masking exceptions.",
+            "Wait for an answer, or take some back with `hoop masking revoke`.",
+        )
+    raise ApprovalRefused(
+        f"You have {most} unanswered requests for approval.",
+        "Wait until some are answered or have expired; then run the statement again.",
+    )
 
 
 class _AskedMeanwhile(Exception):

@@ -8,7 +8,7 @@ from collections import defaultdict
 import structlog
 
 from hoop_core.approvals.desk import ApprovalDesk
-from hoop_core.errors import ApprovalRefused
+from hoop_core.errors import ApprovalRefused, where
 from hoop_core.model import ApprovalStatus
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class WaitingRoom:
                 statuses = await asyncio.to_thread(self._desk.statuses, set(self._parked))
             except Exception as e:
                 # Whatever it was, those who wait must be looked up again.
-                _log.error("waiting statements cannot be looked up", exc_info=e)
+                _log.error("waiting statements cannot be looked up", where=where(e))
                 continue
             for identifier, status in statuses.items():
                 if status is ApprovalStatus.PENDING:

@@ -22,7 +22,8 @@ class Spread:
     @classmethod
     def of(cls, seconds: Sequence[float], per_second: float = 1e3) -> Spread:
         """`per_second`: how many of the wanted unit a second has (1e3: milliseconds)."""
-        cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+        known = seconds if len(seconds) > 1 else [*seconds, *seconds]
+        cuts = statistics.quantiles(known, n=100, method="inclusive")
         return cls(*(round(cuts[p - 1] * per_second, 2) for p in (50, 95, 99)))
 
 

@@ -13,13 +13,25 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from hoop_core.cli.output import AsJson, emit, failing, listing, plain
+from hoop_core.cli.output import AsJson, detailed, emit, failing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
 from hoop_core.client import MASKING_EXCEPTION, AnswerVerdict, Approval, ApprovalStatus
 from hoop_core.spans import in_words
 
-app = typer.Typer(help="Requests that wait for a human.", no_args_is_help=True)
-Reason = Annotated[str, typer.Option("--reason", help="Why; an answer without one is refused.")]
+app = typer.Typer(
+    help="Requests that wait for a human.", no_args_is_help=True, add_completion=False
+)
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise typer.BadParameter("say in a sentence why.")
+    return reason
+
+
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why: it is kept with the answer.", callback=_said)
+]
 Identifier = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -30,16 +42,33 @@ def list_(
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
-    """The requests that you may see, newest first."""
+    """The requests that you may see, newest first; with `--status pending` the oldest first."""
     with failing(as_json), client(url, token_env) as hoop:
         found = hoop.approvals(status)
-    table = listing("id", "status", "who", "wants", "yes", "asked (UTC)")
-    for a in found:
-        table.add_row(
-            a.id, state(a), plain(a.requester.name), plain(wanted(a)),
-            f"{a.quorum - a.missing}/{a.quorum}", f"{a.created_at:%m-%d %H:%M}",
-        )  # fmt: skip
-    emit(as_json, {"approvals": [as_plain(a) for a in found]}, table)
+    shown = detailed(
+        ("id", "status", "who", "yes", "asked (UTC)"),
+        [
+            (
+                (
+                    a.id,
+                    state(a),
+                    a.requester.name,
+                    f"{a.quorum - a.missing}/{a.quorum}",
+                    f"{a.created_at:%m-%d %H:%M}",
+                ),
+                wanted(a),
+            )
+            for a in found
+        ],
+        empty=_nothing(status),
+    )
+    emit(as_json, {"approvals": [as_plain(a) for a in found]}, shown)
+
+
+def _nothing(status: ApprovalStatus | None) -> str:
+    if status is None:
+        return "Nothing was asked yet."
+    return "Nothing is waiting." if status is ApprovalStatus.PENDING else f"No request is {status}."
 
 
 @app.command()
@@ -55,7 +84,7 @@ def show(
 @app.command()
 def approve(
     approval_id: Identifier,
-    reason: Reason = "",
+    reason: Reason,
     url: Url = None,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
@@ -67,7 +96,7 @@ def approve(
 @app.command()
 def reject(
     approval_id: Identifier,
-    reason: Reason = "",
+    reason: Reason,
     url: Url = None,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
@@ -166,16 +195,16 @@ def _about(approval: Approval) -> dict[str, str]:
 def card(approval: Approval) -> Panel:
     """The request as an approver wants to see it: who, why, what exactly."""
     facts = Table.grid(padding=(0, 2))
+    waits = approval.status is ApprovalStatus.PENDING
     session = f", session {approval.session_id}" if approval.session_id else ""
     rows = {
         "who": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
-        "why it waits": "; ".join(
+        "why it waits" if waits else "why it waited": "; ".join(
             r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
         ),
         "asked": f"{approval.created_at:%Y-%m-%d %H:%M} UTC{session}",
         **_about(approval),
     }
-    waits = approval.status is ApprovalStatus.PENDING
     if waits:
         rows["needs"] = f"{approval.missing} more of {', '.join(approval.approvers)}"
         rows["answer by"] = f"{approval.pending_until:%Y-%m-%d %H:%M} UTC"

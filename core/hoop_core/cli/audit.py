@@ -15,8 +15,9 @@ from hoop_core.audit.evidence import export_bundle
 from hoop_core.audit.verify import Report, verify_bundle, verify_store
 from hoop_core.cli.output import AsJson, emit, failing, plain
 from hoop_core.config import load_settings
+from hoop_core.errors import ConfigError
 
-app = typer.Typer(help="The log and its evidence.", no_args_is_help=True)
+app = typer.Typer(help="The log and its evidence.", no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -34,6 +35,10 @@ def verify(
     with failing(as_json):
         if key is not None:
             check_verifier_key(key)
+        if "://" not in source and not Path(source).exists():
+            raise ConfigError(
+                f"There is no file {source}.", "Name a bundle, or a store's URL or file."
+            )
         if "://" in source or source.endswith(".db"):
             url = source if "://" in source else f"sqlite:///{source}"
             report = verify_store(url, verifier_key=key)

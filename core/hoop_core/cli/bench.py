@@ -20,7 +20,7 @@ from rich.text import Text
 from hoop_core.bench import analysis, corpus, gateway
 from hoop_core.bench import plot as drawing
 from hoop_core.bench.detectors import detectors
-from hoop_core.cli.output import AsJson, emit, failing
+from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.devstack.stack import DevStack
 from hoop_core.model import Json
 
@@ -40,7 +40,7 @@ def bench(  # noqa: PLR0917 - options of a command
     only: Annotated[
         list[Section] | None, typer.Option("--only", help="Measure only this part (repeatable).")
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=10, help="Runs of each statement.")] = 100,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each statement.")] = 100,
     rows: Annotated[
         int, typer.Option("--rows", min=1000, help="Rows of each column for the detectors.")
     ] = 1_000_000,
@@ -115,7 +115,11 @@ def _gateway(status: Status, runs: int) -> Measured:
 
 
 def _table(title: str, rows: list[Json]) -> Table:
-    table = Table(*(k.replace("_", " ") for k in rows[0]), title=title)
+    table = listing(next(iter(rows[0])).replace("_", " "))
+    table.title, table.title_justify, table.title_style = title, "left", "bold"
+    for name in list(rows[0])[1:]:
+        numbers = all(row[name] is None or isinstance(row[name], int | float) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if numbers else "left")
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
+        table.add_row(*("" if v is None else plain(v) for v in row.values()))
     return table

@@ -19,10 +19,12 @@ from hoop_core.cli.output import AsJson, emit, failing
 from hoop_core.devstack import supervisor
 from hoop_core.devstack.environment import default_home, format_env
 from hoop_core.devstack.processes import write_private
+from hoop_core.policy.file import load_policy
 
 app = typer.Typer(
     help="The embedded stack: OpenBao, a Snowflake emulator and the gateway on this host.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Home = Annotated[
@@ -88,6 +90,10 @@ def up(
     target = (env_file or place / "dev.env").absolute()
     if not target.parent.is_dir() and target.parent != place:
         raise typer.BadParameter(f"{target.parent} is not a directory", param_hint="--env-file")
+
+    if policy is not None:
+        with failing(as_json):  # before anything is started
+            load_policy(policy)
 
     with _Steps(quiet=as_json) as steps:
 

@@ -8,14 +8,16 @@ import typer
 from rich.text import Text
 
 from hoop_core.cli.approvals import Identifier, as_plain, state, wanted
-from hoop_core.cli.output import AsJson, emit, failing, listing, plain
+from hoop_core.cli.output import AsJson, detailed, emit, failing
 from hoop_core.cli.remote import TokenEnv, Url, client
 from hoop_core.client import Approval, ApprovalStatus
+from hoop_core.policy.exceptions import parse_column
 from hoop_core.spans import parse_span
 
 app = typer.Typer(
     help="Masking exceptions: masked columns, shown to one caller for a while.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -39,7 +41,16 @@ def request(  # noqa: PLR0917 - typer's own order
         raise typer.BadParameter(
             "must be a number and s, m, h or d: 30m, 2h, 1d.", param_hint="--for"
         )
+    if not length:
+        raise typer.BadParameter("must be above 0.", param_hint="--for")
     names = split_names(columns)
+    for name in names:
+        if parse_column(name) is None:
+            raise typer.BadParameter(
+                f"`{name}` is not DATABASE.SCHEMA.TABLE.COLUMN.", param_hint="--columns"
+            )
+    if not names:
+        raise typer.BadParameter("names no column.", param_hint="--columns")
     with failing(as_json), client(url, token_env) as hoop:
         asked = hoop.request_masking_exception(names, length, reason, role=role)
     emit(as_json, as_plain(asked), Text(_asked(asked)))
@@ -52,16 +63,26 @@ def list_(
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
-    """The exceptions that you asked for or may answer, newest first."""
+    """The exceptions that you asked for or may answer, newest first; those that wait oldest first."""
     with failing(as_json), client(url, token_env) as hoop:
         found = hoop.masking_exceptions(status)
-    table = listing("id", "status", "who", "wants", "until (UTC)")
-    for a in found:
-        table.add_row(
-            a.id, state(a), plain(a.requester.name), plain(wanted(a)),
-            f"{a.valid_until:%m-%d %H:%M}" if a.valid_until else "-",
-        )  # fmt: skip
-    emit(as_json, {"masking_exceptions": [as_plain(a) for a in found]}, table)
+    shown = detailed(
+        ("id", "status", "who", "until (UTC)"),
+        [
+            (
+                (
+                    a.id,
+                    state(a),
+                    a.requester.name,
+                    f"{a.valid_until:%m-%d %H:%M}" if a.valid_until else "-",
+                ),
+                wanted(a),
+            )
+            for a in found
+        ],
+        empty="There is no masking exception." if status is None else f"No exception is {status}.",
+    )
+    emit(as_json, {"masking_exceptions": [as_plain(a) for a in found]}, shown)
 
 
 @app.command()

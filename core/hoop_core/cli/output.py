@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -57,6 +58,28 @@ def listing(title_column: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, overflow="fold")
     return table
+
+
+def detailed(
+    columns: Sequence[str], rows: Sequence[tuple[Sequence[str], str]], *, empty: str
+) -> RenderableType:
+    """Rows of short values, each with a long one on lines of its own: no name is broken in two."""
+    if not rows:
+        return Text(empty)
+    cells = [[plain(c) for c in values] for values, _ in rows]
+    widths = [max(len(n), *(r[i].cell_len for r in cells)) for i, n in enumerate(columns)]
+    parts: list[RenderableType] = [_spaced([Text(n, style="bold") for n in columns], widths)]
+    for row, (_, detail) in zip(cells, rows, strict=True):
+        parts += [_spaced(row, widths), Padding(plain(detail), (0, 0, 0, 4), style="dim")]
+    return Group(*parts)
+
+
+def _spaced(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text(overflow="fold")
+    for cell, width in zip(cells, widths, strict=True):
+        line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+    line.rstrip()
+    return line
 
 
 def plain(value: Any) -> Text:

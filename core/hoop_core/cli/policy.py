@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,79 +13,19 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from hoop_core.cli.output import AsJson, emit, failing, plain
+from hoop_core.cli.output import AsJson, emit, failing
+from hoop_core.cli.policy_check import check
 from hoop_core.cli.policy_inputs import CatalogOption, Trial, caller, demo_trial, names, trial
 from hoop_core.cli.policy_rehearsal import simulate, test
 from hoop_core.cli.policy_shown import verdict_panel
+from hoop_core.cli.policy_verdict import as_plain
 from hoop_core.errors import ConfigError
 from hoop_core.judge import judge_text
 from hoop_core.masking.masks import MaskName
-from hoop_core.model import Identity, NameContext, Outcome, RunContext, Verdict
-from hoop_core.policy.advice import Advice, advice
-from hoop_core.policy.file import parse_policy
+from hoop_core.model import Identity, RunContext, Verdict
 from hoop_core.policy.schema import json_schema
 
-app = typer.Typer(help="Check, describe and try out a policy.", no_args_is_help=True)
-app.command()(test)
-app.command()(simulate)
 
-
-@app.command()
-def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings are failures.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Whether a policy file is right; a mistake is named with its line and the nearest valid word.
-
-    Exit code 1 when it is wrong (with --strict also when there are warnings), 2 when it cannot be read.
-    """
-    with failing(as_json):
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"The policy {file} cannot be read: {e}.") from None
-        try:
-            policy = parse_policy(text, str(file))
-        except ConfigError as e:
-            e.exit_code = 1  # the check itself was done: it failed
-            raise
-    warnings = advice(policy)
-    counts = {
-        what: len(getattr(policy, what))
-        for what in ("roles", "masks", "row_filters", "rules", "cases")
-    }
-    ok = not (strict and warnings)
-    value = {
-        "ok": ok,
-        "digest": policy.digest,
-        **counts,
-        "warnings": [{"line": w.line, "message": w.message} for w in warnings],
-    }
-    emit(as_json, value, Group(*_checked(file, counts, warnings), Text(policy.digest)))
-    raise typer.Exit(0 if ok else 1)
-
-
-def _checked(file: Path, counts: dict[str, int], warnings: tuple[Advice, ...]) -> list[Text]:
-    held = ", ".join(_counted(n, what.replace("_", " ")) for what, n in counts.items() if n)
-    lines = [plain(f"{file} is right: {held or 'nothing is granted'}")]
-    for warning in warnings:
-        line = Text("warning ", style="yellow")
-        lines.append(line.append_text(plain(f"{file}:{warning.line}: {warning.message}")))
-    return lines
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what.removesuffix('s') if number == 1 else what}"
-
-
-@app.command()
-def schema(as_json: AsJson = False) -> None:
-    """The JSON Schema of the policy file, for editors."""
-    typer.echo(json.dumps(json_schema(), indent=None if as_json else 2))
-
-
-@app.command()
 def explain(  # noqa: PLR0917  options of a command
     policy: Annotated[
         Path | None,
@@ -105,7 +46,12 @@ def explain(  # noqa: PLR0917  options of a command
         typer.Option("--claim", help="A claim of the caller: NAME=VALUE. Repeat it for a list."),
     ] = None,
     mask_override: Annotated[
-        MaskName | None, typer.Option("--mask-override", help="This mask in place of every mask.")
+        MaskName | None,
+        typer.Option(
+            "--mask-override",
+            metavar="MASK",
+            help=f"In place of every mask: {', '.join(MaskName)}.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +60,7 @@ def explain(  # noqa: PLR0917  options of a command
     Try it: hoop policy explain --sql "select email from customers"
 
     Without --sql, read {"id": ..., "sql": ...} lines from standard input and write one decision a line;
-    that output is always JSON lines.
+    that output is always JSON lines. A line may give its own "groups", "subject", "database" and "schema".
     """
     demo = policy is None and sql is not None
     with failing(as_json):
@@ -123,79 +69,98 @@ def explain(  # noqa: PLR0917  options of a command
                 "Which policy? Give --policy FILE.",
                 "Or try the demo's: hoop policy explain --sql 'select email from customers'.",
             )
-        tried = demo_trial() if policy is None else trial(policy, catalog)
+        tried = demo_trial(catalog) if policy is None else trial(policy, catalog)
         if demo:
             groups = "ml-agents" if groups is None else groups
             database, schema_ = database or "PROD", schema_ or "CRM"
-        asker = _Asker(
-            tried,
-            caller(subject, groups or "", claim or []),
-            names(database, schema_),
-            mask_override,
+        given = _Request(
+            sql=sql or "",
+            subject=subject,
+            groups=tuple(g for g in (groups or "").split(",") if g.strip()),
+            database=database,
+            schema=schema_,
         )
+        asker = _Asker(tried, claim or [], mask_override)
         if sql is None:
             for number, line in enumerate(sys.stdin, 1):
                 if line.strip():
-                    request = _request(line, number)
-                    verdict = asker.verdict(request["sql"])
-                    typer.echo(json.dumps({"id": request.get("id"), **as_plain(verdict)}))
+                    request = _request(line, number, given)
+                    typer.echo(json.dumps({"id": request.id, **asker.answer(request)[0]}))
             return
-        verdict = asker.verdict(sql)
-    panel = verdict_panel(sql, verdict, asker.identity)
-    note = Text("The demo's policy and tables. Give --policy and --catalog for your own.", "dim")
-    value = {"id": None, **as_plain(verdict)}
+        plain_verdict, verdict, identity = asker.answer(given)
+    panel = verdict_panel(sql, verdict, identity, tried.policy)
+    tables = "policy" if catalog else "policy and tables"
+    note = Text(f"The demo's {tables}. Give --policy and --catalog for your own.", "dim")
+    value = {"id": None, **plain_verdict}
     emit(as_json, value, Group(panel, note) if demo else panel)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One statement, and who asks it from where."""
+
+    sql: str
+    subject: str
+    groups: tuple[str, ...]
+    database: str | None
+    schema: str | None
+    id: Any = None
+
+
 class _Asker:
-    """One caller who asks one policy."""
+    """Asks one policy."""
 
-    def __init__(
-        self, tried: Trial, identity: Identity, names: NameContext, override: MaskName | None
-    ) -> None:
-        self._tried, self.identity, self._names, self._override = tried, identity, names, override
+    def __init__(self, tried: Trial, claims: list[str], override: MaskName | None) -> None:
+        self._tried, self._claims, self._override = tried, claims, override
 
-    def verdict(self, sql: str) -> Verdict:
-        return judge_text(
-            sql,
-            self._names,
-            identity=self.identity,
+    def answer(self, asked: _Request) -> tuple[dict[str, Any], Verdict, Identity]:
+        identity = caller(asked.subject, asked.groups, self._claims)
+        verdict = judge_text(
+            asked.sql,
+            names(asked.database, asked.schema),
+            identity=identity,
             policy=self._tried.policy,
             catalog=self._tried.catalog,
             run=RunContext(),
             now=datetime.now(UTC),
             mask_override=self._override,
         )
+        return as_plain(verdict, self._tried.policy, identity), verdict, identity
 
 
-def _request(line: str, number: int) -> dict[str, Any]:
+def _request(line: str, number: int, given: _Request) -> _Request:
+    """What a line asks; what it does not say of the caller is `given`. Other keys are the corpus's own."""
     try:
-        request = json.loads(line)
-    except ValueError:
-        request = None
-    if not isinstance(request, dict) or not isinstance(request.get("sql"), str):
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("sql"), str):
         raise ConfigError(
             f"Line {number} of the input is not an object with a text `sql`.",
             'Write {"id": 1, "sql": "SELECT 1"}.',
         )
-    return request
+    own: dict[str, Any] = {k: found[k] for k in ("subject", "database", "schema") if k in found}
+    for key, value in own.items():
+        if not isinstance(value, str) and (value is not None or key == "subject"):
+            raise ConfigError(f"Line {number} of the input: `{key}` is no text.")
+    if "groups" in found:
+        groups = found["groups"]
+        if not isinstance(groups, list) or not all(isinstance(g, str) for g in groups):
+            raise ConfigError(
+                f"Line {number} of the input: `groups` is no list of texts.",
+                'Write "groups": ["agents"].',
+            )
+        own["groups"] = tuple(groups)
+    return replace(given, sql=found["sql"], id=found.get("id"), **own)
 
 
-def as_plain(verdict: Verdict) -> dict[str, Any]:
-    """The keys of `explain`: a contract with other programs."""
-    decision, statement = verdict.decision, verdict.statement
-    runs = decision.outcome is not Outcome.DENY
-    return {
-        "decision": decision.outcome.value,
-        "reasons": [{"code": r.code, "message": r.message} for r in decision.reasons],
-        "rules": list(decision.rules),
-        "kind": None if statement is None else statement.kind.value,
-        "reads": [] if statement is None else [str(t) for t in statement.reads],
-        "writes": [] if statement is None else [str(t) for t in statement.writes],
-        "masked": [
-            {"table": str(m.table), "column": m.column, "mask": m.mask} for m in decision.masked
-        ],
-        "rewritten": verdict.rewritten if runs else None,
-        "fingerprint": None if statement is None else statement.fingerprint,
-        "elapsed_us": verdict.elapsed_us,
-    }
+def schema(as_json: AsJson = False) -> None:
+    """The JSON Schema of the policy file, for editors."""
+    typer.echo(json.dumps(json_schema(), indent=None if as_json else 2))
+
+
+app = typer.Typer(
+    help="Check, describe and try out a policy.", no_args_is_help=True, add_completion=False
+)
+for _command in (check, explain, test, simulate, schema):
+    app.command()(_command)

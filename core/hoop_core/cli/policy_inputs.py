@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,7 +21,8 @@ CatalogOption = Annotated[
     Path | None,
     typer.Option(
         "--catalog",
-        help="Tables and columns: tables: {DB.SCHEMA.TABLE: {COL: TYPE}}. Default: the file that the "
+        help="Tables and columns: tables: {DB.SCHEMA.TABLE: {COL: TYPE}}, and sizes: {DB.SCHEMA.TABLE: "
+        "{rows: N, bytes: N}} if rules ask for them. Default: the file that the "
         "policy names by `catalog`.",
     ),
 ]
@@ -50,13 +52,13 @@ def catalog_of(policy: Policy, file: Path) -> Path:
     return file.parent / policy.catalog
 
 
-def demo_trial() -> Trial:
-    """The policy and the tables of the demo world."""
+def demo_trial(catalog: Path | None = None) -> Trial:
+    """The policy of the demo world, and its tables unless others are given."""
     with as_file(files("hoop_core.devstack")) as folder:
-        return trial(folder / "demo_policy.yaml", None)
+        return trial(folder / "demo_policy.yaml", catalog)
 
 
-def caller(subject: str, groups: str, claims: list[str]) -> Identity:
+def caller(subject: str, groups: Iterable[str], claims: list[str]) -> Identity:
     """Raises ConfigError when a claim is not NAME=VALUE."""
     given: dict[str, list[str]] = {}
     for claim in claims:
@@ -68,7 +70,7 @@ def caller(subject: str, groups: str, claims: list[str]) -> Identity:
         issuer="cli",
         subject=subject,
         name=subject,
-        groups=tuple(g.strip() for g in groups.split(",") if g.strip()),
+        groups=tuple(sorted({g.strip() for g in groups})),
         method="cli",
         token_digest="",
         claims={n: v[0] if len(v) == 1 else tuple(v) for n, v in given.items()},

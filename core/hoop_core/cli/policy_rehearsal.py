@@ -109,6 +109,13 @@ def simulate(  # noqa: PLR0917  options of a command
         old = None if policy is None else load_policy(policy)
         known = load_catalog(catalog or catalog_of(new, against))
         asked = list(read_history(history))
+        if gates and not asked:
+            error = ConfigError(
+                f"{history} holds no statement, so --fail-on has nothing to look at.",
+                "Give the history that the policy has to stand.",
+            )
+            error.exit_code = 1
+            raise error
         if old is None and not any(a.was for a in asked):
             raise ConfigError(
                 f"{history} has no decisions on record to compare with.",
@@ -117,12 +124,12 @@ def simulate(  # noqa: PLR0917  options of a command
         reports = simulated(asked, old=old, new=new, catalog=known, now=datetime.now(UTC))
         report = _with_bar(reports, len(asked))
     failed = [g for g in gates if report.count(g)]
-    emit(as_json, _report_json(report, failed), report_shown(report))
+    emit(as_json, _report_json(report, failed), report_shown(report, failed))
     raise typer.Exit(1 if failed else 0)
 
 
 def _gates(text: str) -> list[Change]:
-    valid = {c.value.replace("_", "-"): c for c in Change}
+    valid = {c.value.replace("_", "-"): c for c in Change if c is not Change.EXCEPTION}
     words = [w.strip() for w in text.split(",") if w.strip()]
     for word in words:
         if word not in valid:
@@ -168,10 +175,12 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
         "places": difference.places,
         "sql": asked.sql,
         "subject": asked.identity.subject,
+        "name": asked.identity.name,
         "groups": list(asked.identity.groups),
         "before": difference.before.value,
         "after": difference.after.outcome.value,
         "why": difference.after.why,
         "newly_masked": [{"name": n, "mask": m} for n, m in difference.gained],
         "newly_unmasked": [{"name": n, "mask": m} for n, m in difference.lost],
+        "exception": [{"name": n, "mask": m} for n, m in difference.excepted],
     }

@@ -12,9 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from hoop_core.cli.output import plain
+from hoop_core.cli.policy_verdict import screened
 from hoop_core.model import Identity, Outcome, Verdict
+from hoop_core.policy.model import Policy
+from hoop_core.policy.touched import tags_of
 from hoop_core.rehearsal.cases import CaseResult
 from hoop_core.rehearsal.history import ROW_FILTER, Masked
+from hoop_core.rehearsal.reading import masked_read
 from hoop_core.rehearsal.simulate import Change, Difference, Report
 
 _STYLES = {
@@ -28,11 +32,12 @@ _TITLES = {
     Change.NEWLY_ALLOWED: ("newly allowed", "bold green"),
     Change.NEWLY_MASKED: ("newly masked", "bold cyan"),
     Change.NEWLY_UNMASKED: ("newly unmasked", "bold magenta"),
+    Change.EXCEPTION: ("ran under a masking exception, which is not simulated", "bold"),
 }
 _SHOWN_OF_EACH = 20
 
 
-def verdict_panel(sql: str, verdict: Verdict, who: Identity) -> Panel:
+def verdict_panel(sql: str, verdict: Verdict, who: Identity, policy: Policy) -> Panel:
     """One statement, what was decided and why, and the text that would run."""
     decision, statement = verdict.decision, verdict.statement
     facts = Table.grid(padding=(0, 2))
@@ -48,8 +53,9 @@ def verdict_panel(sql: str, verdict: Verdict, who: Identity) -> Panel:
         if reason.code in {"MASKED", "ROW_FILTER"}:
             continue  # shown below, column by column
         facts.add_row("why", plain(reason.message))
-    if decision.masked:
-        masked = "\n".join(f"{m.table}.{m.column}  {m.mask}" for m in decision.masked)
+    met = masked_read(verdict)
+    if met:
+        masked = "\n".join(f"{m.table}.{m.column}  {m.mask}" for m in met)
         facts.add_row("masked", plain(masked))
     if decision.filtered:
         rows = "\n".join(f"{f.table}  {f.where}" for f in decision.filtered)
@@ -57,6 +63,8 @@ def verdict_panel(sql: str, verdict: Verdict, who: Identity) -> Panel:
     if decision.exposed:
         shown = "\n".join(f"{m.table}.{m.column}  {m.mask}" for m in decision.exposed)
         facts.add_row("exposed", plain(shown))
+    if decision.outcome is not Outcome.DENY:
+        _add_protection(facts, verdict, who, policy)
     parts: list[RenderableType] = [facts]
     if verdict.rewritten is not None and verdict.rewritten.strip() != sql.strip():
         parts += [Text("\nwhat would run", style="dim"), highlighted(verdict.rewritten)]
@@ -67,6 +75,19 @@ def verdict_panel(sql: str, verdict: Verdict, who: Identity) -> Panel:
         title_align="left",
         box=box.ROUNDED,
     )
+
+
+_DONE = {"mask": "masks", "block": "withholds", "report": "reports"}
+
+
+def _add_protection(facts: Table, verdict: Verdict, who: Identity, policy: Policy) -> None:
+    tags = tags_of(policy.tags, verdict.columns)
+    if tags:
+        facts.add_row("tags", plain(", ".join(tags)))
+    found = screened(policy, who)
+    lines = [f"{_DONE[action]} {', '.join(kinds)}" for action, kinds in found.items() if kinds]
+    if lines and verdict.statement is not None and verdict.statement.reads:
+        facts.add_row("detectors", plain("\n".join(lines)))
 
 
 def highlighted(sql: str) -> Syntax:
@@ -97,8 +118,8 @@ def cases_table(results: Iterable[CaseResult]) -> Table:
     return table
 
 
-def report_shown(report: Report) -> Group:
-    """The changes, grouped; of many only the first are shown."""
+def report_shown(report: Report, failed: Iterable[Change] = ()) -> Group:
+    """The changes, grouped; of many only the first are shown. `failed` are those that a job stops at."""
     parts: list[RenderableType] = [_counts(report)]
     for change in Change:
         found = report.of(change)
@@ -111,11 +132,14 @@ def report_shown(report: Report) -> Group:
             parts.append(
                 Text(f"and {len(found) - _SHOWN_OF_EACH} more: --json has all", style="dim")
             )
+    fired = ", ".join(f"{c.replace('_', '-')} ({report.count(c)})" for c in failed)
+    if fired:
+        parts.append(Text(f"\nfailed by --fail-on: {fired}", style="bold red"))
     return Group(*parts)
 
 
 def _counts(report: Report) -> Text:
-    changed = sum(len(d.places) for d in report.differences)
+    changed = sum(len(d.places) for d in report.differences if d.changes != (Change.EXCEPTION,))
     text = f"{report.statements:,} statements, {changed:,} of them change"
     if report.incomparable:
         text += f"; {report.incomparable:,} have no decision on record and were left out"
@@ -131,7 +155,7 @@ def _differences(found: list[Difference], change: Change) -> Table:
         asked = difference.asked
         text = plain(_short(asked.sql))
         who = ", ".join(asked.identity.groups) or "no group"
-        text.append(f"\n{asked.identity.subject} ({who}): {_why(difference, change)}", style="dim")
+        text.append(f"\n{asked.identity.name} ({who}): {_why(difference, change)}", style="dim")
         table.add_row(plain(difference.places[0]), f"{len(difference.places):,}", plain_copy(text))
     return table
 
@@ -148,6 +172,8 @@ def _why(difference: Difference, change: Change) -> str:
         return "now " + ", ".join(map(_protected, difference.gained))
     if change is Change.NEWLY_UNMASKED:
         return "no longer " + ", ".join(map(_protected, difference.lost))
+    if change is Change.EXCEPTION:
+        return "masked without it: " + ", ".join(map(_protected, difference.excepted))
     steps = f"{difference.before.replace('_', ' ')} → {difference.after.outcome.replace('_', ' ')}"
     return f"{steps}; {difference.after.why}"
 

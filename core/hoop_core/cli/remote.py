@@ -30,4 +30,8 @@ def client(url: str | None, token_env: str | None) -> HoopClient:
     own = "HOOP_TOKEN" in os.environ or "HOOP_TOKEN_FILE" in os.environ
     if token_env is None and not own and "HOOP_TOKEN_APPROVER" in os.environ:
         token_env = "HOOP_TOKEN_APPROVER"  # noqa: S105 - a variable's name
+    if token_env is not None and not os.environ.get(token_env):
+        raise ConfigError(
+            f"The variable {token_env} holds no token.", "Set it, or name another with --token-env."
+        )
     return HoopClient(url, token_source(env=token_env))

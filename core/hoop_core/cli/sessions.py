@@ -10,7 +10,9 @@ from rich.table import Table
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
 
-app = typer.Typer(help="Sessions and what happened in them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Sessions and what happened in them.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.command("list")

@@ -14,12 +14,12 @@ from hoop_core.masking.masks import HASH_FUNCTION
 from hoop_core.policy.file import load_policy
 from hoop_core.policy.model import Policy
 from hoop_core.policy.setup_roles import reader_roles
-from hoop_core.snowflake.setup import SetupNames, SetupPlan, as_text, sections
+from hoop_core.snowflake.setup import NO_POLICY, SetupNames, SetupPlan, as_text, sections
 from hoop_core.snowflake.setup_inputs import addresses, public_key
 from hoop_core.snowflake.vault_roles import as_commands, vault_bodies
 from hoop_core.sql.names import parse_parts, stored
 
-app = typer.Typer(help="Set Snowflake up for Hoop.", no_args_is_help=True)
+app = typer.Typer(help="Set Snowflake up for Hoop.", no_args_is_help=True, add_completion=False)
 
 _DEFAULT = SetupNames()
 _Names = Annotated[str, typer.Option(metavar="NAME")]
@@ -69,7 +69,7 @@ def setup_sql(  # noqa: PLR0917  options of a command
 ) -> None:
     """Print the SQL that an account administrator runs once, or Vault's side of it (--vault).
 
-    Nothing is executed. The text may be run again: it drops nothing and keeps the hash key.
+    Nothing is executed. The text may be run again: it keeps the hash key, and takes no grant back.
     """
     with failing(as_json):
         rules = None if policy is None else load_policy(policy)
@@ -85,6 +85,8 @@ def setup_sql(  # noqa: PLR0917  options of a command
         )
         readers = () if rules is None else reader_roles(rules)
         if vault:
+            if vault_public_key is not None:
+                _key(vault_public_key)  # not printed, and wrong all the same
             bodies = vault_bodies(names, readers, vault_observer_role, vault_connection)
             typer.echo(json.dumps(bodies) if as_json else as_commands(bodies), nl=as_json)
             return
@@ -102,8 +104,11 @@ def setup_sql(  # noqa: PLR0917  options of a command
         )
         parts = sections(plan)
     value: list[dict[str, Any]] = [{"title": p.title, "sql": p.sql} for p in parts]
+    notes = () if rules is not None else NO_POLICY
+    if notes:
+        typer.echo(" ".join(notes), err=True)
     # as it is: a script is not to be wrapped at the terminal's width
-    typer.echo(json.dumps(value) if as_json else as_text(parts), nl=as_json)
+    typer.echo(json.dumps(value) if as_json else as_text(parts, notes), nl=as_json)
 
 
 def _function(option: str | None, policy: Policy | None) -> tuple[str, str, str]:

@@ -26,7 +26,9 @@ _NOT_ALLOWED = {3001}
 
 
 class Observer:
-    """Serialised: one small statement at a time."""
+    """Serialised: one small statement at a time. Whoever has to see that a user is gone waits for at most
+    the one that is under way, however many descriptions are wanted.
+    """
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class Observer:
         self._http, self._settings, self._role = http, settings, role
         self._acquire, self._release = acquire, release
         self._lock = asyncio.Lock()
+        # Held while waiting for the lock too, so that only one description stands before who is urgent.
+        self._descriptions = asyncio.Lock()
         self._open: tuple[Lease, SnowflakeSession] | None = None
 
     @property
@@ -96,10 +100,14 @@ class Observer:
 
     async def user_exists(self, user: str) -> bool:
         """Whether Snowflake still lists `user`."""
-        rows = await self._rows(f"SHOW USERS LIKE {_literal(user)}")
+        rows = await self._now(f"SHOW USERS LIKE {_literal(user)}")
         return any(str(r["name"]) == user for r in rows)
 
     async def _rows(self, sql: str) -> list[dict[str, str]]:
+        async with self._descriptions:
+            return await self._now(sql)
+
+    async def _now(self, sql: str) -> list[dict[str, str]]:
         async with self._lock:
             for attempt in (1, 2):
                 session = await self._session()

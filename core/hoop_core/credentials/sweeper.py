@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from hoop_core.credentials.leases import LeaseKeeper
-from hoop_core.errors import StoreUnavailable
+from hoop_core.errors import StoreUnavailable, where
 from hoop_core.model import Lease
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Sweeper:
                 await self._keeper.release(lease)
             except Exception as e:
                 # It stays on the list, and the next sweep comes back to it.
-                _log.error("a lease could not be ended", lease=lease.lease_id, exc_info=e)
+                _log.error("a lease could not be ended", lease=lease.lease_id, where=where(e))
 
     async def sweep(self) -> None:
         """Try to end every lease of the pending list once. Raises StoreUnavailable."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from hoop_core.analysts.turns import Turn
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import PartWriter, Recorder
 from hoop_core.errors import HoopError, SnowflakeUnavailable, StoreUnavailable
@@ -22,10 +24,12 @@ from hoop_core.gateway.wire import failure
 from hoop_core.model import Json
 from hoop_core.records import error_json
 from hoop_core.results import ChunkSet, read_whole
+from hoop_core.screeners import Screeners, ScreeningBusy
 
 _log = structlog.get_logger(__name__)
 _PIECE = 1 << 18
-_WHOLE_AT_ONCE = 4
+_STALLED_SECONDS, _SLOWEST = 60.0, 32 << 10
+"""A client that takes nothing for so long, or a part that was screened in fewer bytes a second, is dropped."""
 _UNAVAILABLE, _GONE = 503, 410
 """Drivers try again after the first, and give up at once after the second."""
 
@@ -34,53 +38,74 @@ class PartStreamer:
     """Streams one part; the first whole delivery of each part is recorded.
 
     Without detectors a part passes through in pieces. With detectors it is read whole and screened before
-    its first byte is sent: as many parts at a time as memory bears, on threads of their own.
+    its first byte is sent. It takes its room in memory until the client has read it, and a client that does
+    not read is dropped.
     """
 
-    def __init__(self, http: httpx.AsyncClient, recorder: Recorder, log: AuditLog) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        recorder: Recorder,
+        log: AuditLog,
+        screeners: Screeners,
+        *,
+        stalled_seconds: float = _STALLED_SECONDS,
+    ) -> None:
         self._http, self._recorder, self._log = http, recorder, log
-        self._whole = asyncio.Semaphore(_WHOLE_AT_ONCE)
-        self._screeners = ThreadPoolExecutor(max_workers=2, thread_name_prefix="screening")
+        self._screeners, self.stalled_seconds = screeners, stalled_seconds
 
     async def respond(self, chunks: ChunkSet, number: int, live: Live) -> Response:
         """The part, or an error in Snowflake's shape. Raises StoreUnavailable before the first byte."""
-        try:
-            upstream = await self._open(chunks, number)
-        except SnowflakeUnavailable as e:
-            return JSONResponse(failure(e), _UNAVAILABLE)
-        try:
-            source = _Source(upstream)
-            found: Json = {}
-            if chunks.screen.every:
-                async with self._whole:
-                    source, found = await self._screened(upstream, chunks)
-            writer = await asyncio.to_thread(self._begin, chunks, number, found)
-        except SnowflakeUnavailable as e:
-            await upstream.aclose()
-            return JSONResponse(failure(e), _UNAVAILABLE)
-        except _Withheld as e:
-            await upstream.aclose()
-            await asyncio.to_thread(self._log_withheld, chunks, number, e)
-            return JSONResponse(failure(e.error), _GONE)
-        except BaseException:
-            await upstream.aclose()
-            raise
-        return _PartResponse(
-            _Passage(self, source, writer, chunks=chunks, number=number, live=live)
-        )
+        async with AsyncExitStack() as stack:
+            try:
+                source, found = await self._source(chunks, number, live, stack)
+                writer = await asyncio.to_thread(self._begin, chunks, number, found)
+            except (SnowflakeUnavailable, ScreeningBusy) as e:
+                return JSONResponse(failure(e), _UNAVAILABLE)
+            except _Withheld as e:
+                await asyncio.to_thread(self._log_withheld, chunks, number, e)
+                return JSONResponse(failure(e.error), _GONE)
+            # From here on the response closes what is open.
+            passage = _Passage(
+                self, source, writer, chunks=chunks, number=number, live=live, held=stack.pop_all()
+            )
+        return _PartResponse(passage)
 
-    async def _screened(self, upstream: httpx.Response, chunks: ChunkSet) -> tuple[_Source, Json]:
-        """Raises _Withheld for what must not be shown; SnowflakeUnavailable when it cannot be fetched."""
-        content = await read_whole(upstream)
-        loop = asyncio.get_running_loop()
+    async def _source(
+        self, chunks: ChunkSet, number: int, live: Live, stack: AsyncExitStack
+    ) -> tuple[_Source, Json]:
+        """The part as it may be sent, and what the log says of it; `stack` closes what it needs until then.
+
+        Raises _Withheld for what must not be shown; SnowflakeUnavailable when it cannot be fetched, and
+        ScreeningBusy when there is no room or no turn for it.
+        """
+        if not chunks.screen.every:
+            upstream = await self._open(chunks, number)
+            stack.push_async_callback(_closed, upstream)
+            return _Source(upstream), {}
+        turn = Turn(live.guarded.identity.key, live.guarded.id)
+        size = chunks.sizes[number] if chunks.sizes else 0
+        held = await stack.enter_async_context(self._screeners.room.holding(turn.principal, size))
+        upstream = await self._open(chunks, number)
         try:
-            screened = await loop.run_in_executor(self._screeners, chunks.screened, content)
+            content = await read_whole(upstream, held.resize)
+        finally:
+            await _closed(upstream)
+        found: Json
+        try:
+            screened = await self._screeners.run(turn, partial(chunks.screened, content))
+            found = {"findings": chunks.found_json(screened.findings)}
+            if not screened.readable:
+                found["unread"] = True
+            content = screened.content
+        except ScreeningBusy:
+            if chunks.screen.binds:
+                raise
+            found = {"findings": [], "unread": True}
         except HoopError as e:
             raise _Withheld(e) from None
-        found: Json = {"findings": chunks.found_json(screened.findings)}
-        if not screened.readable:
-            found["unread"] = True
-        return _Source(upstream, screened.content), found
+        held.resize(len(content))
+        return _Source(None, content), found
 
     def _begin(self, chunks: ChunkSet, number: int, found: Json) -> PartWriter | None:
         """Put the delivery on record, and open its recording unless a whole one is there."""
@@ -153,15 +178,20 @@ class _Withheld(Exception):
         super().__init__()
 
 
+async def _closed(upstream: httpx.Response) -> None:
+    with suppress(httpx.HTTPError):
+        await upstream.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where a part's bytes come from: the upstream as they arrive, or a content that was screened."""
 
-    upstream: httpx.Response
-    content: bytes | None = None
+    upstream: httpx.Response | None
+    content: bytes = b""
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        if self.content is None:
+        if self.upstream is not None:
             async for piece in self.upstream.aiter_bytes(_PIECE):
                 yield piece
         else:
@@ -181,10 +211,27 @@ class _Passage:
         chunks: ChunkSet,
         number: int,
         live: Live,
+        held: AsyncExitStack,
     ) -> None:
         self._streamer, self._source, self._writer = streamer, source, writer
         self._chunks, self._number, self._live = chunks, number, live
+        self._held = held
         self._complete = False
+
+    @property
+    def statement_id(self) -> str:
+        return self._chunks.statement_id
+
+    @property
+    def stalled_seconds(self) -> float:
+        return self._streamer.stalled_seconds
+
+    @property
+    def longest_seconds(self) -> float | None:
+        """How long the whole part may take; None for one that takes no room."""
+        if self._source.upstream is not None:
+            return None
+        return self.stalled_seconds + len(self._source.content) / _SLOWEST
 
     async def pieces(self) -> AsyncIterator[bytes]:
         async for piece in self._source.pieces():
@@ -199,8 +246,7 @@ class _Passage:
     async def end(self) -> None:
         self._live.busy -= 1
         self._live.last_used = time.monotonic()
-        with suppress(httpx.HTTPError):
-            await self._source.upstream.aclose()
+        await self._held.aclose()
         if self._writer is not None:
             await self._streamer.finish(
                 self._writer, self._chunks, self._number, complete=self._complete
@@ -215,8 +261,29 @@ class _PartResponse(StreamingResponse):
         self._passage = passage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stalled = False
+
+        async def in_time(message: Message) -> None:
+            # What sends waits for the client to take what was sent before.
+            nonlocal stalled
+            try:
+                async with asyncio.timeout(self._passage.stalled_seconds):
+                    await send(message)
+            except TimeoutError:
+                stalled = True
+                raise
+
         self._passage.begin()
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._passage.longest_seconds):
+                await super().__call__(scope, receive, in_time)
+        except (TimeoutError, ClientDisconnect) as e:
+            if not stalled and isinstance(e, ClientDisconnect):
+                raise
+            # The server closes the connection of a response that has not come to its end.
+            _log.warning(
+                "a client that does not read a result part was dropped",
+                statement=self._passage.statement_id,
+            )
         finally:
             await asyncio.shield(self._passage.end())

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from hoop_core import __version__
 from hoop_core.config import GatewaySettings
-from hoop_core.errors import HoopError, NotServed, SessionGone, StoreUnavailable
+from hoop_core.errors import HoopError, NotServed, SessionGone, StoreUnavailable, where
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.queries import StatementBoard
 from hoop_core.gateway.sessions import Handles, Live, SessionBook
@@ -194,7 +194,7 @@ def in_snowflakes_shape(endpoint: Endpoint) -> Endpoint:
             return JSONResponse(failure(e))
         except Exception as e:
             # The client must get an answer, and the details belong to our own log only.
-            _log.error("a request failed inside Hoop", path=request.url.path, exc_info=e)
+            _log.error("a request failed inside Hoop", path=request.url.path, where=where(e))
             return JSONResponse(failure(unexpected()))
 
     return call

@@ -17,7 +17,7 @@ import structlog
 
 from hoop_core.approvals.binding import digest
 from hoop_core.delivery import Delivered
-from hoop_core.errors import HoopError, SessionGone
+from hoop_core.errors import HoopError, SessionGone, where
 from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import failure
 from hoop_core.guard import Guard
@@ -188,7 +188,7 @@ def _finished(running: Running) -> Json:
     if error is None:
         return running.task.result().answer
     if not isinstance(error, HoopError):
-        _log.error("a statement failed inside Hoop", exc_info=error)
+        _log.error("a statement failed inside Hoop", where=where(error))
         error = unexpected()
     return failure(error, query_id=running.statement_id)
 

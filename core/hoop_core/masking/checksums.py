@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import polars as pl
 _SHORTEST, _LONGEST = 13, 19
 _BATCH = 16_384
 """Runs looked at together: few enough that what is known of each digit stays in the cache."""
+_BLOCK, _WIDEST = 1 << 18, 80
+"""Bytes looked at together, and more of them than the longest card or IBAN takes with its gaps."""
 _CARD, _IBAN = "[card]", "[iban]"
 
 # First six digits (inclusive ranges) and the lengths that the network issues.
@@ -74,28 +76,52 @@ def without_cards(runs: pl.Series) -> pl.Series:
     cut = runs.zip_with(~whole, pl.Series([_CARD], dtype=pl.String))
     # Only what has groups can hold a card in a part of it.
     parted = (~whole & runs.str.contains("[0-9][ -][0-9]")).arg_true()
-    batches = [parted.slice(at, _BATCH) for at in range(0, len(parted), _BATCH)]
-    for batch in batches:
-        cut = cut.clone().scatter(batch, _without_windows(runs.gather(batch)))
+    return _without_windows(cut, runs, parted, _card_windows, _CARD)
+
+
+_Windows = Callable[[Any], tuple[Any, Any]]
+
+
+def _without_windows(
+    cut: pl.Series, runs: pl.Series, rows: pl.Series, windows: _Windows, label: str
+) -> pl.Series:
+    """`cut` with each of `rows` as it is in `runs`, less what `windows` finds in it."""
+    for at in range(0, len(rows), _BATCH):
+        batch = rows.slice(at, _BATCH)
+        some = runs.gather(batch)
+        data = np.frombuffer("".join(f"{run}\n" for run in some).encode(), np.uint8)
+        begins, ends = _in_blocks(data, windows)
+        if len(begins):
+            some = pl.Series(_spliced(data, begins, ends, label).split("\n")[:-1], dtype=pl.String)
+        cut = cut.clone().scatter(batch, some)
     return cut
 
 
-def _without_windows(runs: pl.Series) -> pl.Series:
-    data = np.frombuffer("".join(f"{run}\n" for run in runs).encode(), np.uint8)
-    begins, ends = _card_windows(data)
-    if not len(begins):
-        return runs
-    return pl.Series(runs.name, _spliced(data, begins, ends).split("\n")[:-1], dtype=pl.String)
+def _in_blocks(data: Any, windows: _Windows) -> tuple[Any, Any]:
+    """First and one past the last byte of every find in `data`, lines of ASCII; none overlaps another.
+
+    One run may be as long as a value can be, and what is known of its bytes takes a hundred times its
+    room: so it is looked at block by block, each with enough on both sides to see a whole find.
+    """
+    begins, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for at in range(0, len(data), _BLOCK):
+        first = max(0, at - _WIDEST)
+        a, b = windows(data[first : at + _BLOCK + _WIDEST])
+        own = (a >= at - first) & (a < at - first + _BLOCK)
+        begins.append(a[own] + first)
+        ends.append(b[own] + first)
+    a, b = np.concatenate(begins), np.concatenate(ends)
+    order = np.lexsort((-b, a))
+    a, b = a[order], b[order]
+    apart = a >= np.concatenate(([0], np.maximum.accumulate(b)))[: len(a)]
+    return a[apart], b[apart]
 
 
 def _card_windows(data: Any) -> tuple[Any, Any]:
-    """First and one past the last byte of every card in `data`, lines of ASCII."""
+    """First and one past the last byte of every card in `data`."""
     places = np.flatnonzero((data >= 48) & (data <= 57))
     digits = (data[places] - 48).astype(np.int64)
-    before, after = (
-        data[places - 1],
-        data[places + 1],
-    )  # the last byte, and so the one before, is \n
+    before, after = _neighbours(data, places)
     gap = np.diff(places, prepend=-9)
     new_group = gap > 1
     new_run = (gap > 2) | ((gap == 2) & (before != 32) & (before != 45))
@@ -117,10 +143,13 @@ def _card_windows(data: Any) -> tuple[Any, Any]:
         total = np.where(b % 2, sums[1][b + 1] - sums[1][a], sums[0][b + 1] - sums[0][a])
         found.append(np.stack((a, b))[:, total % 10 == 0])
     a, b = np.concatenate(found, axis=1)
-    order = np.lexsort((-b, a))
-    a, b = a[order], b[order]
-    apart = a > np.concatenate(([-1], np.maximum.accumulate(b)[:-1]))[: len(a)]
-    return places[a[apart]], places[b[apart]] + 1
+    return places[a], places[b] + 1
+
+
+def _neighbours(data: Any, places: Any) -> tuple[Any, Any]:
+    """The bytes before and behind `places`; a line ends before and behind all."""
+    padded = np.concatenate(([10], data, [10])).astype(np.uint8)
+    return padded[places], padded[places + 2]
 
 
 def _luhn_sums(digits: Any) -> tuple[Any, Any]:
@@ -138,9 +167,9 @@ def _letter(data: Any) -> Any:
     return ((lower >= 97) & (lower <= 122)) | (data == 95)
 
 
-def _spliced(data: Any, begins: Any, ends: Any) -> str:
-    """`data` with the label in place of every window."""
-    label = np.frombuffer(_CARD.encode(), np.uint8)
+def _spliced(data: Any, begins: Any, ends: Any, text: str) -> str:
+    """`data` with `text` in place of every window."""
+    label = np.frombuffer(text.encode(), np.uint8)
     inside = np.zeros(len(data) + 1, np.int8)
     inside[begins] = 1
     inside[ends] -= 1
@@ -166,7 +195,6 @@ _COUNTRIES = {
     "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20, "YE": 30,
 }  # fmt: skip
 _VALUES = {chr(65 + i): str(10 + i) for i in range(26)}
-_START = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}")
 _INNER_START = r"[ -][A-Za-z]{2}[0-9]{2}"
 
 
@@ -182,9 +210,7 @@ def without_ibans(runs: pl.Series) -> pl.Series:
     cut = runs.zip_with(~whole, pl.Series([_IBAN], dtype=pl.String))
     # The rest is rare: an IBAN with something behind it, or before it.
     odd = (~whole & (starts | runs.str.contains(_INNER_START))).arg_true()
-    return cut.clone().scatter(
-        odd, pl.Series([_cut_ibans(t) for t in runs.gather(odd)], dtype=pl.String)
-    )
+    return _without_windows(cut, runs, odd, _iban_windows, _IBAN)
 
 
 def _mod97(ibans: pl.Series) -> pl.Series:
@@ -197,26 +223,39 @@ def _mod97(ibans: pl.Series) -> pl.Series:
     return rest.cast(pl.Int64)
 
 
-def _cut_ibans(run: str) -> str:
-    at = 0
-    while start := _START.search(run, at):
-        end = _iban_end(run, start.start())
-        if end:
-            run = run[: start.start()] + _IBAN + run[end:]
-            at = start.start() + len(_IBAN)
-        else:
-            at = start.end()
-    return run
+_LENGTH_OF = np.zeros(26 * 26, np.int64)
+for _country, _length in _COUNTRIES.items():
+    _LENGTH_OF[(ord(_country[0]) - 65) * 26 + ord(_country[1]) - 65] = _length
 
 
-def _iban_end(run: str, begin: int) -> int:
-    """One past the last character of the IBAN that begins there; 0 when none does."""
-    length = _COUNTRIES.get(run[begin : begin + 2].upper(), 0)
-    taken = [i for i in range(begin, len(run)) if run[i].isalnum()][:length]
-    if not length or len(taken) < length:
-        return 0
-    end = taken[-1] + 1
-    if end < len(run) and run[end].isalnum():
-        return 0
-    text = "".join(run[i] for i in (*taken[4:], *taken[:4]))
-    return end if int("".join(str(int(c, 36)) for c in text)) % 97 == 1 else 0
+def _iban_windows(data: Any) -> tuple[Any, Any]:
+    """First and one past the last byte of every IBAN in `data`."""
+    upper = np.where((data >= 97) & (data <= 122), data - 32, data)
+    digit, letter = (upper >= 48) & (upper <= 57), (upper >= 65) & (upper <= 90)
+    line = np.cumsum(upper == 10)
+    places = np.flatnonzero(digit | letter)
+    values = np.where(digit, upper - 48, upper - 55)[places].astype(np.int64)
+    before, after = _neighbours(digit | letter, places)
+    line, together = line[places], np.diff(places, append=len(data) + 9) == 1
+    # Two letters, two digits, and nothing between them.
+    a = np.flatnonzero(before != 1)
+    a = a[a + 14 < len(places)]
+    for i, kind in enumerate((letter, letter, digit, digit)):
+        a = a[kind[places[a + i]]]
+        a = a[together[a + i]] if i < 3 else a
+    length = _LENGTH_OF[(values[a] - 10) * 26 + values[a + 1] - 10]
+    b = a + length - 1
+    fits = (length > 0) & (b < len(places))
+    a, b, length = a[fits], b[fits], length[fits]
+    fits = (after[b] != 1) & (line[a] == line[b])
+    a, b, length = a[fits], b[fits], length[fits]
+    rest = np.zeros(len(a), np.int64)
+    for i in range(max(_COUNTRIES.values())):
+        # The first four characters count last: ISO 7064 MOD 97-10.
+        value = values[
+            np.where(i < length - 4, a + 4 + i, a + 4 + i - length).clip(0, len(values) - 1)
+        ]
+        added = (rest * np.where(value > 9, 100, 10) + value) % 97
+        rest = np.where(i < length, added, rest)
+    right = rest == 1
+    return places[a[right]], places[b[right]] + 1

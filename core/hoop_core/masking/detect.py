@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hoop_core.masking import detectors
+from hoop_core.masking import detectors, escapes
 from hoop_core.masking.checksums import card_numbers
 from hoop_core.model import Detector
 
@@ -28,6 +28,7 @@ _REPEATS = 4
 """A column of which a sample repeats every value so often is scanned by its distinct values."""
 _JSON_TYPES = {"VARIANT", "OBJECT", "ARRAY", "MAP"}
 _HIDDEN = "[hidden]"
+_DEEPEST, _LONGEST_NUMBER = 200, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,22 @@ def redact(
     kinds: Collection[Detector],
     also_report: Collection[Detector] = (),
     *,
+    blocks: Collection[Detector] = (),
     open_columns: Collection[int] = (),
 ) -> tuple[Any, tuple[Finding, ...]]:
     """`batch` with the values of `kinds` cut out, and what it held of these and of `also_report`.
 
-    In `open_columns` (positions) nothing is cut out. The very same object comes back when nothing had to be cut out.
+    What is of several kinds at once counts as one of `kinds` or of `blocks` before any other. In
+    `open_columns` (positions) nothing is cut out. The very same object comes back when nothing had to be cut out.
     """
     findings: list[Finding] = []
     columns: list[Any] = []
     given = list(batch.columns)  # pyarrow makes new objects each time it is asked
     for at, (field, column) in enumerate(zip(batch.schema, given, strict=True)):
         cutting = () if at in open_columns else kinds
-        cut, counts = redact_column(column, field, cutting, {*kinds, *also_report})
+        cut, counts = redact_column(
+            column, field, cutting, {*kinds, *also_report}, {*kinds, *blocks}
+        )
         columns.append(cut)
         findings += [Finding(at, field.name, kind, n) for kind, n in counts.items()]
     if all(new is old for new, old in zip(columns, given, strict=True)):
@@ -70,19 +75,23 @@ def redact(
 
 
 def redact_column(
-    column: Any, field: Any, kinds: Collection[Detector], also_report: Collection[Detector] = ()
+    column: Any,
+    field: Any,
+    kinds: Collection[Detector],
+    also_report: Collection[Detector] = (),
+    first: Collection[Detector] = (),
 ) -> tuple[Any, Counts]:
     """One pyarrow Array or ChunkedArray under its field: see `redact`."""
     if isinstance(column, pa.ChunkedArray):
         chunks = list(column.chunks)
-        done = [redact_column(c, field, kinds, also_report) for c in chunks]
+        done = [redact_column(c, field, kinds, also_report, first) for c in chunks]
         total: Counter[Detector] = Counter()
         for _, counts in done:
             total.update(counts)
         if all(cut is old for (cut, _), old in zip(done, chunks, strict=True)):
             return column, total
         return pa.chunked_array([cut for cut, _ in done], column.type), total
-    return _Column.of(field, kinds, also_report).redact(column)
+    return _Column.of(field, kinds, also_report, first).redact(column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ class _Column:
 
     kinds: frozenset[Detector]
     every: frozenset[Detector]
+    first: frozenset[Detector]
     json: bool
     number: bool
     longest: int
@@ -98,7 +108,11 @@ class _Column:
 
     @classmethod
     def of(
-        cls, field: Any, kinds: Collection[Detector], also_report: Collection[Detector]
+        cls,
+        field: Any,
+        kinds: Collection[Detector],
+        also_report: Collection[Detector],
+        first: Collection[Detector],
     ) -> _Column:
         told = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
         logical = told.get("logicalType", "").upper()
@@ -107,6 +121,7 @@ class _Column:
         return cls(
             frozenset(kinds),
             frozenset(kinds) | frozenset(also_report),
+            frozenset(kinds) | frozenset(first),
             json=logical in _JSON_TYPES,
             number=scale == "0" and not logical.startswith(("TIME", "DATE")),
             longest=int(length) if length.isdecimal() else 0,
@@ -160,16 +175,26 @@ class _Column:
         return _with_dictionary(array, _as_arrow(cut, values.type)), counts
 
     def _texts(self, texts: pl.Series) -> tuple[pl.Series, dict[Detector, pl.Series]]:
-        found = detectors.find(texts, self.every)
+        found = escapes.find(texts, self.every, self.first)
         cutting = {k: rows for k, rows in found.items() if k in self.kinds}
         if not cutting:
             return texts, found
-        rows = pl.DataFrame(cutting).select(pl.any_horizontal(pl.all())).to_series().arg_true()
-        hit = texts.gather(rows)
-        cut = self._json_texts(hit) if self.json else detectors.redact(hit, self.kinds)[0]
+        rows = _any_of(cutting).arg_true()
+        cut = self._cut(texts.gather(rows))
         if self.longest:
             cut = cut.str.head(self.longest)
         return texts.clone().scatter(rows, cut), found
+
+    def _cut(self, texts: pl.Series) -> pl.Series:
+        if self.json:
+            return self._json_texts(texts)
+        cut = detectors.redact(texts, self.kinds)[0]
+        # What is seen only behind escapes is JSON, whatever the column's type is.
+        left = escapes.find(cut, self.kinds)
+        if not left:
+            return cut
+        rows = _any_of(left).arg_true()
+        return cut.clone().scatter(rows, self._json_texts(cut.gather(rows)))
 
     def _json_texts(self, texts: pl.Series) -> pl.Series:
         """JSON stays JSON: its strings and numbers are redacted one by one, keys included."""
@@ -177,25 +202,27 @@ class _Column:
         leaves: list[str] = []
 
         def collect(text: str) -> str:
-            leaves.append(text)
+            leaves.append(escapes.whole(text))
             return text
 
         for value in parsed:
             _walk(value, collect)
         cut = iter(detectors.redact(pl.Series(leaves, dtype=pl.String), self.kinds)[0].to_list())
         back = [_walk(value, lambda _text: next(cut)) for value in parsed]
-        shown = [json.dumps(v, ensure_ascii=False, indent=2) for v in back]
-        # What still shows something once it is written down (a value over several leaves) goes whole.
-        left = detectors.find(pl.Series(shown, dtype=pl.String), self.kinds)
-        if left:
-            rows = pl.DataFrame(left).select(pl.any_horizontal(pl.all())).to_series()
-            return pl.Series(shown).zip_with(~rows, pl.Series([json.dumps(_HIDDEN)]))
-        return pl.Series(shown, dtype=pl.String)
+        shown = pl.Series(
+            [json.dumps(v, ensure_ascii=False, indent=2) for v in back], dtype=pl.String
+        )
+        # What still shows something once it is written down (a value over several leaves, JSON within
+        # a leaf) goes whole.
+        left = escapes.find(shown, self.kinds)
+        if not left:
+            return shown
+        return shown.zip_with(~_any_of(left), pl.Series([json.dumps(_HIDDEN)]))
 
     def _binary(self, array: Any) -> tuple[Any, Counts]:
         """Bytes are read as UTF-8 text; a value that holds something is emptied."""
         texts = [None if v is None else v.decode("utf-8", "replace") for v in array.to_pylist()]
-        found = detectors.find(pl.Series(texts, dtype=pl.String), self.every)
+        found = escapes.find(pl.Series(texts, dtype=pl.String), self.every, self.first)
         counts = {kind: int(rows.sum()) for kind, rows in found.items()}
         cutting = [rows for k, rows in found.items() if k in self.kinds]
         if not cutting:
@@ -262,6 +289,10 @@ class _Column:
             return array, total
         made = pa.StructArray.from_arrays(new, fields=list(array.type), mask=pc.is_null(array))
         return made, total
+
+
+def _any_of(found: Mapping[Detector, pl.Series]) -> pl.Series:
+    return pl.DataFrame(dict(found)).select(pl.any_horizontal(pl.all())).to_series()
 
 
 def _is_view(kind: Any, what: str) -> bool:
@@ -335,9 +366,23 @@ def _whole_numbers(array: Any) -> Any:
 def _parsed(text: str) -> Any:
     """A JSON value with its numbers as they are written; a text that is no JSON is hidden whole."""
     try:
-        return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        value = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        return _HIDDEN if _deeper_than(value, _DEEPEST) else value
     except (ValueError, RecursionError):
         return _HIDDEN
+
+
+def _deeper_than(value: Any, most: int) -> bool:
+    """Whether `value` has more levels than `most`; found out level by level, without recursion."""
+    level = [value]
+    for _ in range(most):
+        inner = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))
+        ]
+        level = [v for values in inner for v in values]
+        if not level:
+            return False
+    return True
 
 
 class _Number(str):
@@ -354,5 +399,6 @@ def _walk(value: Any, see: Callable[[str], Any]) -> Any:
         return [_walk(v, see) for v in value]
     if isinstance(value, _Number):
         seen = see(str(value))
-        return json.loads(value) if seen == value else seen
+        # A number longer than Python reads is no number of Snowflake's.
+        return seen if seen != value or len(value) > _LONGEST_NUMBER else json.loads(value)
     return see(value) if isinstance(value, str) else value

@@ -138,7 +138,7 @@ def is_target(node: exp.Table) -> bool:
 def in_scope(node: exp.Table, name: str) -> bool:
     """Some WITH around the node defines the name, before the place where the node stands.
 
-    Inside its own definition a name counts only where the definition is recursive.
+    Inside its own definition a name counts only as the source of the clause after UNION ALL.
     """
     inside: exp.Expr = node
     outer = node.parent
@@ -146,8 +146,7 @@ def in_scope(node: exp.Table, name: str) -> bool:
         visible: list[exp.Expr] = []
         if isinstance(outer, exp.With):
             at = next(i for i, cte in enumerate(outer.expressions) if cte is inside)
-            recursive = bool(outer.args.get("recursive")) or _in_second_branch(node, inside)
-            visible = outer.expressions[: at + 1 if recursive else at]
+            visible = outer.expressions[: at + 1 if _is_recursive(node, inside) else at]
         elif isinstance(outer.args.get("with_"), exp.With) and outer.args["with_"] is not inside:
             visible = outer.args["with_"].expressions
         if any(stored_of(cte.args["alias"].this) == name for cte in visible):
@@ -156,15 +155,20 @@ def in_scope(node: exp.Table, name: str) -> bool:
     return False
 
 
-def _in_second_branch(node: exp.Expr, cte: exp.Expr) -> bool:
-    """Whether the node stands in the right side of the set operation that is the definition."""
-    union = cte.this
-    if not isinstance(union, exp.SetOperation):
-        return False
-    at: exp.Expr | None = node
-    while at is not None and at.parent is not union:
-        at = at.parent
-    return at is not None and at is union.expression
+def _is_recursive(node: exp.Expr, cte: exp.Expr) -> bool:
+    """`anchor UNION ALL SELECT ... FROM node`: nothing but FROM or JOIN lies between node and SELECT."""
+    select = node.parent.parent if isinstance(node.parent, exp.From | exp.Join) else None
+    top = select
+    while top is not None and isinstance(top.parent, exp.Subquery):
+        top = top.parent
+    union = None if top is None else top.parent
+    return (
+        isinstance(select, exp.Select)
+        and isinstance(union, exp.Union)
+        and union.args.get("distinct") is False
+        and union.parent is cte
+        and top is union.args.get("expression")
+    )
 
 
 def is_name(token: Token) -> bool:
@@ -181,22 +185,30 @@ def stored_word(word: str) -> str:
 # --- masking subqueries -----------------------------------------------------------------------------
 
 
-def take_out(text: str, plans: Mapping[TableName, TablePlan]) -> tuple[str, tuple[Spot, ...]]:
+def take_out(
+    text: str, plans: Mapping[TableName, TablePlan], most: int
+) -> tuple[str, tuple[Spot, ...]]:
     """The text with every masking subquery replaced by its table's name, and where that was done.
 
     Only what is, character for character, a planned subquery is taken out; AT or BEFORE stays behind the
     name. A look-alike inside a literal is taken out as well, and then differs from the caller's words.
+    Raises StatementRefused (VERIFY_WRAPPER) when there are more than `most` places that look like one.
     """
     if not plans:
         return text, ()
     shapes = [(plan.table, *_shape(plan)) for plan in plans.values()]
     out: list[str] = []
     spots: list[Spot] = []
-    done = length = 0
+    done = length = alike = 0
     at = text.find(_OPENING)
     while at >= 0:
         for table, head, tail in shapes:
-            found = _subquery_at(text, at, head, tail)
+            if not text.startswith(head, at):
+                continue
+            alike += 1
+            if alike > most:
+                raise fail("WRAPPER", "it holds more masking subqueries than tables")
+            found = _subquery_at(text, at + len(head), tail)
             if found is not None:
                 end, moment, count, sample = found
                 out += [text[done:at], left := name_of(table) + moment]
@@ -213,19 +225,13 @@ def take_out(text: str, plans: Mapping[TableName, TablePlan]) -> tuple[str, tupl
 _OPENING = "(SELECT "
 
 
-def _subquery_at(
-    text: str, at: int, head: str, tail: str
-) -> tuple[int, str, int, tuple[str, ...]] | None:
-    """Where a planned subquery that begins here ends; its AT or BEFORE as text and in number of words;
-    the words of its SAMPLE."""
-    if not text.startswith(head, at):
-        return None
-    after = at + len(head)
+def _subquery_at(text: str, after: int, tail: str) -> tuple[int, str, int, tuple[str, ...]] | None:
+    """Where a planned subquery ends whose table's name ends at `after`; its AT or BEFORE as text and in
+    number of words; the words of its SAMPLE."""
     plain = f" AS {INNER}{tail}"
     if text.startswith(plain, after):
         return after + len(plain), "", 0, ()
-    for size in (256, 4_096, len(text)):
-        # a short look ahead first: reading on to the end each time would take quadratic time
+    for size in (256, 4_096):  # a look ahead of any length would take quadratic time
         with suppress(StatementRefused):
             found = _clauses_at(text[after : after + size], after, tail)
             if found is not None:

@@ -91,6 +91,8 @@ class SqlType:
     family: Family
     cast: str
     length: int | None = None
+    least: int | None = None
+    """Of a NUMBER of known precision the lowest whole number."""
 
 
 _FAMILIES: dict[Family, str] = {
@@ -126,7 +128,9 @@ def sql_type(text: str) -> SqlType:
         return SqlType(family, base)
     arguments = first if second is None else f"{first}, {second}"
     length = int(first) if family is Family.TEXT else None
-    return SqlType(family, f"{base}({arguments})", length)
+    whole = int(first) - int(second or 0)
+    least = 1 - 10**whole if family is Family.NUMBER else None
+    return SqlType(family, f"{base}({arguments})", length, least)
 
 
 def plain_column(column: str) -> str:
@@ -227,10 +231,18 @@ def _email_domain(column: str, kind: SqlType, options: _Options) -> str | None:
     return f"IFF({column} IS NULL, NULL, IFF(CONTAINS({column}, '@'), {domain}, {nothing}))::{kind.cast}"
 
 
+_LOCAL = ("TIMESTAMP_LTZ", "TIMESTAMPLTZ")
+
+
 def _date_trunc(column: str, kind: SqlType, options: _Options) -> str | None:
     unit = str(options.get("unit", "month")).upper()
     days = {"YEAR", "QUARTER", "MONTH", "WEEK", "DAY"}
+    if kind.cast.startswith(_LOCAL):
+        return None  # the caller's TIMEZONE would move the edges, and so tell the time between them
     if kind.family is Family.TIMESTAMP or (kind.family is Family.DATE and unit in days):
+        if unit == "WEEK":  # DATE_TRUNC's weeks begin where the caller's WEEK_START says
+            day = f"DATE_TRUNC('DAY', {column})"
+            return f"DATEADD(DAY, 1 - DAYOFWEEKISO({column}), {day})::{kind.cast}"
         return f"DATE_TRUNC('{unit}', {column})::{kind.cast}"
     return None
 
@@ -239,7 +251,11 @@ def _bucket(column: str, kind: SqlType, options: _Options) -> str | None:
     if kind.family not in {Family.NUMBER, Family.FLOAT}:
         return None
     size = options.get("size", 10)
-    return f"(FLOOR({column} / {size}) * {size})::{kind.cast}"
+    start = f"FLOOR({column} / {size}) * {size}"
+    if kind.least is not None:
+        # a bucket may begin below what the type holds: the error would tell that such a value exists
+        start = f"GREATEST({start}, {kind.least})"
+    return f"({start})::{kind.cast}"
 
 
 def _fit(expression: str, kind: SqlType) -> str:

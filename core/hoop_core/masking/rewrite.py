@@ -27,6 +27,9 @@ Plans = Mapping[TableName, TablePlan]
 MOST_COLUMNS = 4_000
 """Columns that all masking subqueries of a statement may list together: they multiply its length."""
 
+MOST_CHARS = 4_000_000
+"""Of what is sent; Snowflake itself takes texts of some megabytes."""
+
 _Edit = tuple[int, int, str]  # replace the tokens first..last (inclusive) by a text
 
 
@@ -50,7 +53,15 @@ def rewrite(analysis: Analysis, plans: Plans) -> str:
         if column.table in plans:
             short = _at(analysis, column.short)
             edits.append((_at(analysis, column.start), short, analysis.text.pieces[short].strip()))
-    return _emit(analysis, edits)
+    text = _emit(analysis, edits)
+    if len(text) > MOST_CHARS:
+        raise refuse(
+            "TOO_MANY_READS",
+            f"With its masks and filters the statement has {len(text)} characters; at most {MOST_CHARS} "
+            "are sent.",
+            "Read each table once in a common table expression and refer to that.",
+        )
+    return text
 
 
 @lru_cache(maxsize=4096)
@@ -118,6 +129,13 @@ def _masking_edits(analysis: Analysis, ref: TableRef, plan: TablePlan) -> list[_
         if seed and seed[0].text.upper() in {"SEED", "REPEATABLE"}:
             end = _closing(analysis, end + 2)
         sample = _clause(analysis, begin, end)
+        if plan.where is not None and "ROWS" in sample.upper():
+            # a fixed number of rows is drawn before the filter, and would tell how many it hides
+            raise refuse(
+                "SAMPLE_OF_FILTERED",
+                f"Rows of {ref.table} are filtered, so a fixed number of them cannot be sampled.",
+                "Sample a percentage: SAMPLE (10).",
+            )
         edits.append((begin, end, ""))
     named = "" if _keeps_alias(ref.node) else ' AS "' + ref.table.name.replace('"', '""') + '"'
     return [(first, last, wrapper(plan, moment, sample) + named), *edits]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
 from hoop_core.errors import ResultBlocked, SnowflakeUnavailable
+from hoop_core.masking import detectors
 from hoop_core.masking.detect import Finding, redact
 from hoop_core.model import Detector, Json, Screen
 
@@ -35,8 +37,16 @@ class Screened:
     readable: bool = True
 
 
-def screen_part(content: bytes, form: str, rowtype: Sequence[Json], screen: Screen) -> Screened:
+def screen_part(
+    content: bytes,
+    form: str,
+    rowtype: Sequence[Json],
+    screen: Screen,
+    labels: Sequence[str] | None = None,
+) -> Screened:
     """One part that travels apart from the answer; `form` is "arrow" or "json".
+
+    `labels` are what the columns are called to people, see `taint.labels_of`; None: by their names.
 
     Raises ResultBlocked, or SnowflakeUnavailable for a part that cannot be read while it must be.
     """
@@ -48,7 +58,9 @@ def screen_part(content: bytes, form: str, rowtype: Sequence[Json], screen: Scre
         if form not in {"arrow", "json"}:
             raise ValueError("a form that is not known")
         screened = (
-            screen_arrow(plain, screen) if form == "arrow" else _screen_json(plain, rowtype, screen)
+            screen_arrow(plain, screen, _labels(rowtype, labels))
+            if form == "arrow"
+            else _screen_json(plain, rowtype, screen, labels)
         )
     except ResultBlocked:
         raise
@@ -63,27 +75,75 @@ def screen_part(content: bytes, form: str, rowtype: Sequence[Json], screen: Scre
     )
 
 
-def screen_arrow(stream: bytes, screen: Screen) -> Screened:
+def screen_names(names: Iterable[tuple[int, str]], labels: Sequence[str], screen: Screen) -> None:
+    """Raises ResultBlocked for a column that is named after a value which the policy masks or blocks.
+
+    `names` are those of columns, or of what is in them, with the column's position. A name that is the
+    column's label is the statement's own and holds no data.
+    """
+    binding = screen.masks | screen.blocks
+    foreign = [(at, name) for at, name in names if name != _label(labels, at)]
+    if not foreign or not binding:
+        return
+    found = detectors.find(pl.Series([name for _, name in foreign], dtype=pl.String), binding)
+    for kind, rows in found.items():
+        at = foreign[int(rows.arg_true()[0])][0]
+        label = _label(labels, at)
+        raise ResultBlocked(label, kind.value, findings=(Finding(at, label, kind, 1),))
+
+
+def _label(labels: Sequence[str], at: int) -> str:
+    return labels[at] if at < len(labels) else f"number {at + 1}"
+
+
+def _labels(rowtype: Sequence[Json], labels: Sequence[str] | None) -> Sequence[str]:
+    return [str(c.get("name", "")) for c in rowtype] if labels is None else labels
+
+
+def _field_names(schema: Any) -> list[tuple[int, str]]:
+    """The names of a schema's fields and of all fields within them, with the column's position."""
+    names = []
+    for at, top in enumerate(schema):
+        inside = [top]
+        while inside:
+            field = inside.pop()
+            names.append((at, field.name))
+            inside += [field.type.field(i) for i in range(field.type.num_fields)]
+    return names
+
+
+def screen_arrow(stream: bytes, screen: Screen, labels: Sequence[str] | None = None) -> Screened:
     """An Arrow IPC stream. The same bytes come back when nothing had to be cut out."""
     source = pa.BufferReader(stream)
     findings: list[Finding] = []
     sink = pa.BufferOutputStream()
     changed = False
     with pa.ipc.open_stream(source) as reader, pa.ipc.new_stream(sink, reader.schema) as writer:
+        known = reader.schema.names if labels is None else labels
+        screen_names(_field_names(reader.schema), known, screen)
         for batch in reader:
-            cut, found = redact(batch, screen.masks, screen.every, open_columns=screen.open)
+            cut, found = redact(
+                batch,
+                screen.masks,
+                screen.every,
+                blocks=screen.blocks,
+                open_columns=screen.open,
+            )
             changed = changed or cut is not batch
             findings += found
             writer.write_batch(cut)
     if screen.binds and source.tell() != len(stream):
         raise ValueError("there is more behind the end of the stream")
-    merged = _merged(findings)
+    merged = _merged(findings, known)
     _refuse_blocked(merged, screen)
     return Screened(bytes(sink.getvalue()) if changed else stream, merged)
 
 
 def screen_rows(
-    rows: list[list[Any]], rowtype: Sequence[Json], screen: Screen
+    rows: list[list[Any]],
+    rowtype: Sequence[Json],
+    screen: Screen,
+    labels: Sequence[str] | None = None,
 ) -> tuple[list[list[Any]], tuple[Finding, ...]]:
     """JSON rows as Snowflake sends them: every value a text or null. Raises ResultBlocked, ValueError."""
     if not rows or not screen.every:
@@ -100,21 +160,23 @@ def screen_rows(
             continue
         batch = pa.RecordBatch.from_arrays([made[1]], schema=pa.schema([made[0]]))
         cutting = frozenset[Detector]() if at in screen.open else screen.masks
-        cut, found = redact(batch, cutting, screen.every)
+        cut, found = redact(batch, cutting, screen.every, blocks=screen.blocks)
         findings += [Finding(at, f.name, f.kind, f.values) for f in found]
         if cut is not batch:
             columns[at] = _shown(told, column, cut.column(0).to_pylist())
-    merged = _merged(findings)
+    merged = _merged(findings, _labels(rowtype, labels))
     _refuse_blocked(merged, screen)
     return [list(r) for r in zip(*columns, strict=True)], merged
 
 
-def _screen_json(content: bytes, rowtype: Sequence[Json], screen: Screen) -> Screened:
+def _screen_json(
+    content: bytes, rowtype: Sequence[Json], screen: Screen, labels: Sequence[str] | None
+) -> Screened:
     """A part is the rows without the brackets around them."""
     rows = json.loads(b"[" + content + b"]")
     if not all(isinstance(r, list) for r in rows):
         raise ValueError("not rows")
-    cut, findings = screen_rows(rows, rowtype, screen)
+    cut, findings = screen_rows(rows, rowtype, screen, labels)
     if cut == rows:
         return Screened(content, findings)
     text = json.dumps(cut, ensure_ascii=False, separators=(",", ":"))[1:-1]
@@ -164,13 +226,13 @@ def _shown(told: Json, before: list[Any], after: list[Any]) -> list[Any]:
     return after
 
 
-def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding for each column and kind of a part."""
+def _merged(findings: Sequence[Finding], labels: Sequence[str]) -> tuple[Finding, ...]:
+    """One finding for each column and kind of a part, under the column's label."""
     total: dict[tuple[int, Detector], Finding] = {}
     for f in findings:
         key = (f.column, f.kind)
         before = total[key].values if key in total else 0
-        total[key] = Finding(f.column, f.name, f.kind, before + f.values)
+        total[key] = Finding(f.column, _label(labels, f.column), f.kind, before + f.values)
     return tuple(total.values())
 
 

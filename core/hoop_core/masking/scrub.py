@@ -148,13 +148,42 @@ def scrub(message: str, statement: str, names: Iterable[str] = ()) -> str:
 _GAP = re.escape(HIDDEN)
 
 
-@dataclass(frozen=True, slots=True)
+_LOOKED_UP, _PLACES = 32, 64
+"""Pieces of one message that are looked for in the statement, and places at which each is looked at. A message
+of Snowflake's own quotes a few; what comes after these is hidden.
+"""
+_GOES_ON = re.compile(r"[\w@+-]|\.\w")
+_CAME_FROM = re.compile(r"[\w@.+-]")
+
+
+@dataclass(slots=True)
 class _Known:
     """What the caller knows: the statement, the names of what it touches, and the words of both."""
 
     statement: str
     names: set[str]
     words: set[str]
+    lookups: int = 0
+
+    def wrote(self, content: str) -> bool:
+        """Whether the statement holds `content`, and not as a part of something longer.
+
+        Both texts are the caller's to choose, so the work is bounded: a search takes time by their lengths'
+        sum, and there are a few searches only.
+        """
+        self.lookups += 1
+        if self.lookups > _LOOKED_UP:
+            return False
+        at = -1
+        for _ in range(_PLACES):
+            at = self.statement.find(content, at + 1)
+            if at < 0:
+                return False
+            end = at + len(content)
+            goes_on = _GOES_ON.match(self.statement, end)
+            if not goes_on and not (at and _CAME_FROM.match(self.statement, at - 1)):
+                return True
+        return False
 
 
 def _stays(kind: str, text: str, known: _Known, *, behind_value: bool) -> bool:
@@ -180,9 +209,7 @@ def _quoted_stays(content: str, known: _Known) -> bool:
         return True
     if all(p.strip('"').upper() in known.names for p in content.split(".")):
         return True
-    inside = re.escape(content.replace("''", "'"))
-    bounds = rf"(?<![\w@.+-]){inside}(?![\w@+-]|\.\w)"
-    return re.search(bounds, known.statement) is not None
+    return known.wrote(content.replace("''", "'"))
 
 
 def _words(statement: str) -> set[str]:

@@ -8,8 +8,10 @@ from itertools import combinations
 from typing import Any
 
 from hoop_core.masking.masks import HASH_FUNCTION, MaskName
-from hoop_core.policy.condition_types import may_clash
+from hoop_core.model import Kind
+from hoop_core.policy.engine import READING
 from hoop_core.policy.model import MaskRule, Policy, Rule, Then
+from hoop_core.policy.sections.rules import WRITING
 from hoop_core.sql.names import Pattern
 
 _STRICTNESS = {name: i for i, name in enumerate(MaskName)}
@@ -31,7 +33,7 @@ def advice(policy: Policy) -> tuple[Advice, ...]:
         *_rules(policy),
         *_masks(policy),
         *_filters(policy),
-        *_conditions(policy),
+        *_dead(policy),
     ]
     return tuple(sorted(set(found)))
 
@@ -46,10 +48,12 @@ def _hashes(policy: Policy) -> Iterator[Advice]:
             "`hoop snowflake setup-sql` made.",
         )
     for mask in hashes:
+        if "domain" in mask.mask.options:
+            continue  # who names the columns that may be joined has thought of it
         yield Advice(
             mask.line,
             "equal values have equal hashes, so they can still be counted, joined and recognised. Use "
-            '"null" or constant where that says too much.',
+            '"null" or constant where that says too much, or give it a `domain` to say that it is meant.',
         )
 
 
@@ -200,11 +204,40 @@ def _filters(policy: Policy) -> Iterator[Advice]:
             )
 
 
-def _conditions(policy: Policy) -> Iterator[Advice]:
+def _dead(policy: Policy) -> Iterator[Advice]:
+    """Rules that only speak of what no rule allows: it is denied already, with or without them.
+
+    Groups are left out: a caller may be in several, and be granted by one what another rule speaks of.
+    """
+    granting = [r for r in policy.rules if r.then is Then.ALLOW]
     for rule in policy.rules:
-        if rule.when is not None and may_clash(rule.when):
+        if rule.then is not Then.ALLOW and not _may_meet(rule, granting):
             yield Advice(
                 rule.line,
-                f"the condition of `{rule.name}` lets values of different types meet for some statements, "
-                "and those are denied. Compare texts with texts and numbers with numbers.",
+                f"the rule `{rule.name}` never decides anything: no rule allows what it speaks of, so that is "
+                "denied without it. Correct its kinds and tables, or the rules with `then: allow`.",
             )
+
+
+def _may_meet(rule: Rule, granting: list[Rule]) -> bool:
+    """Whether some statement that is granted could be one that `rule` speaks of.
+
+    One rule may grant what it reads and another what it writes, so each is looked at alone.
+    """
+    kinds = frozenset(Kind) - READING - WRITING  # these need no grant of their own
+    kinds = kinds.union(*(READING if a.kinds is None else a.kinds for a in granting))
+    if rule.kinds is not None and not kinds & rule.kinds:
+        return False
+    return _overlap([a.writes for a in granting], rule.writes) and _overlap(
+        [a.reads for a in granting], rule.reads
+    )
+
+
+def _overlap(granted: list[tuple[Pattern, ...] | None], named: tuple[Pattern, ...] | None) -> bool:
+    if named is None:
+        return True
+    return any(_share(g, n) for patterns in granted for g in patterns or () for n in named)
+
+
+def _share(left: Pattern, right: Pattern) -> bool:
+    return all(a == b or "*" in (a, b) for a, b in zip(left.parts, right.parts, strict=True))

@@ -6,13 +6,15 @@ types is a mistake; only what a claim or a field of `run` holds is not known bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from hoop_core.model import Identity, NameContext, RunContext
-from hoop_core.policy.conditions import Condition, ConditionError, facts_for
+from hoop_core.model import Identity, Kind, NameContext, RunContext
+from hoop_core.policy.condition_text import STRING, operands
+from hoop_core.policy.conditions import Condition, ConditionError, compile_condition, facts_for
 from hoop_core.policy.touched import touched
 from hoop_core.sql.catalog import Catalog
 from hoop_core.sql.lineage import any_column
@@ -25,28 +27,82 @@ _SAMPLES = (
     "INSERT INTO d.s.t SELECT a FROM e.s.u",
     "CREATE TABLE d.s.t AS SELECT 1 AS a",
 )
+_WORDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
+          dict: "several values", datetime: "a time", type(None): "nothing"}  # fmt: skip
+_LITERAL = rf"({STRING.pattern}|-?\d+(?:\.\d+)?|true\b|false\b)"
+_FIELD = r"\b(statement|identity|run)\s*\.\s*(\w+)\b(?!\s*[.\[(])"
+_OPERATOR = r"\s*(==|!=|<=|>=|<|>)\s*"
+_FIELD_FIRST = re.compile(rf"(?<![-+*/%.]){_FIELD}{_OPERATOR}{_LITERAL}(?!\s*[-+*/%.\w])")
+_LITERAL_FIRST = re.compile(rf"(?<![-+*/%.\w]){_LITERAL}{_OPERATOR}{_FIELD}(?!\s*[-+*/%])")
+_KIND_IN = re.compile(r"\bstatement\s*\.\s*kind\s+in\s*\[([^\]]*)\]")
 
 
 def check_types(condition: Condition) -> None:
-    """Raises ConditionError when the condition gives no truth value, or can never be evaluated."""
-    clashes: list[str] = []
-    tried = 0
+    """Raises ConditionError when the condition gives no truth value, or compares what has no order."""
     for facts in _facts():
-        tried += 1
         kind, value = condition.tried(facts)
-        if kind == "value" and not isinstance(value, bool):
-            raise ConditionError(f"it gives {type(value).__name__}, not true or false")
+        if kind == "undefined":
+            raise ConditionError(str(value))
+    _check_literals(condition.source)
+    for part, truth in operands(condition.source):
+        _check_part(part, truth=truth)
+
+
+def described(value: Any) -> str:
+    """What a value is, in the words of a policy's author."""
+    return _WORDS.get(type(value), "another value")
+
+
+def _check_part(source: str, *, truth: bool) -> None:
+    """One operand alone, on every sample: nothing beside it can hide that it does not work."""
+    part = compile_condition(source)
+    for facts in _facts():
+        kind, value = part.tried(facts)
         if kind == "undefined":
             raise ConditionError(str(value))
         if kind == "types":
-            clashes.append(str(value))
-    if len(clashes) == tried:
-        raise ConditionError("it compares or combines values of different types")
+            raise ConditionError(
+                f"`{source}` compares or combines values of different types; compare texts with texts and "
+                "numbers with numbers"
+            )
+        if kind == "value" and truth and not isinstance(value, bool):
+            raise ConditionError(f"`{source}` gives {described(value)}, not true or false")
 
 
-def may_clash(condition: Condition) -> bool:
-    """Whether values of different types meet for some statements: those would be denied."""
-    return any(condition.tried(facts)[0] == "types" for facts in _facts())
+def _check_literals(source: str) -> None:
+    """`==` between different types is simply false in CEL; where a literal stands, it is a mistake."""
+    for found in _FIELD_FIRST.finditer(source):
+        _check_comparison(found[1], found[2], found[4])
+    for found in _LITERAL_FIRST.finditer(source):
+        _check_comparison(found[3], found[4], found[1])
+    for listed in _KIND_IN.finditer(source):
+        for text in STRING.findall(listed[1]):
+            _check_kind(text[1:-1])
+
+
+def _check_comparison(holder: str, name: str, literal: str) -> None:
+    facts: Mapping[str, Any] = _facts()[0][holder]
+    if name not in facts:
+        return
+    value = facts[name]
+    if literal[0] in "'\"":
+        given: type = str
+    else:
+        given = bool if literal in {"true", "false"} else int
+    if type(value) is not given:
+        raise ConditionError(
+            f"`{holder}.{name}` is {described(value)}, and {literal} is {_WORDS[given]}"
+        )
+    if (holder, name) == ("statement", "kind"):
+        _check_kind(literal[1:-1])
+
+
+def _check_kind(word: str) -> None:
+    valid = tuple(k.value for k in Kind)
+    if word not in valid:
+        raise ConditionError(
+            f"there is no kind `{word}`", word, valid, what="kind of statement in `when`:"
+        )
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 import cel
 
 from hoop_core.model import Identity, RunContext, Statement
+from hoop_core.policy.condition_text import STRING, syntax_error
 from hoop_core.sql.statement import FACT_NAMES
 
 TOUCHED = ("columns", "tags", "estimated_rows", "estimated_bytes")
@@ -39,16 +40,25 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "now": (),
 }
 
-_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _TAG = re.compile(r"""(['"])([^'"\\]*)\1\s+in\s+statement\s*\.\s*tags\b""")
+_CLAIM = re.compile(r"""\bidentity\s*\.\s*claims\s*(?:\.\s*(\w+)|\[\s*['"]([^'"\\]*)['"]\s*\])""")
+_FUNCTION = re.compile(r"Function '(\w+)' error")
 _SELECTION = re.compile(r"\b(statement|identity|run)\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class ConditionError(Exception):
     """A condition that is wrong (when compiled) or that cannot be evaluated (when used)."""
 
-    def __init__(self, message: str, wrong: str = "", valid: tuple[str, ...] = ()) -> None:
-        self.wrong, self.valid = wrong, valid
+    def __init__(
+        self,
+        message: str,
+        wrong: str = "",
+        valid: tuple[str, ...] = (),
+        *,
+        what: str = "name in `when`:",
+        hint: str = "",
+    ) -> None:
+        self.wrong, self.valid, self.what, self.hint = wrong, valid, what, hint
         super().__init__(message)
 
 
@@ -73,9 +83,9 @@ class Condition:
         try:
             value = self._program.execute(dict(facts))
         except Exception as e:  # the library raises ValueError, KeyError, TypeError, RuntimeError
-            raise ConditionError(f"{type(e).__name__}") from None
+            raise ConditionError(_why(e, self.source)) from None
         if not isinstance(value, bool):
-            raise ConditionError(f"it gives {type(value).__name__}, not true or false")
+            raise ConditionError("it does not give true or false")
         return value
 
     def tried(self, facts: Mapping[str, Any]) -> tuple[str, Any]:
@@ -97,20 +107,40 @@ def compile_condition(source: str) -> Condition:
         program = cel.compile(source)
         variables = program.variables()
     except Exception as e:
-        first = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ConditionError(first.split("ERROR: ")[-1]) from None
+        message, hint = syntax_error(source, str(e))
+        raise ConditionError(message, hint=hint) from None
     bound = set(
         re.findall(r"\.\s*(?:all|exists|exists_one|map|filter)\(\s*([A-Za-z_]\w*)\s*,", source)
     )
     for name in variables:
         if name not in FIELDS and name not in bound:
             raise ConditionError(f"unknown name `{name}`", name, tuple(FIELDS))
-    for holder, name in _SELECTION.findall(_STRING.sub("''", source)):
+    for holder, name in _SELECTION.findall(STRING.sub("''", source)):
         if name not in FIELDS[holder]:
             raise ConditionError(f"`{holder}` has no field `{name}`", name, FIELDS[holder])
-    words = {*variables, *re.findall(r"[A-Za-z_]\w*", _STRING.sub("''", source))}
+    words = {*variables, *re.findall(r"[A-Za-z_]\w*", STRING.sub("''", source))}
     tags = tuple(name for _, name in _TAG.findall(source))
     return Condition(source, program, uses=frozenset(words & FIELDS.keys()), tags=tags)
+
+
+def _why(error: Exception, source: str) -> str:
+    """What is missing or does not fit, without the values of the statement or of the caller."""
+    if isinstance(error, KeyError):
+        name = str(error.args[0]).strip("'\"") if error.args else ""
+        claims = {first or second for first, second in _CLAIM.findall(source)}
+        if name in claims:
+            return f"the caller has no claim `{name}`; a condition may ask has(identity.claims.{name}) first"
+        return "it looks for a key that is not there"
+    if isinstance(error, TypeError):
+        return "values of different types meet"
+    if isinstance(error, IndexError):
+        return "it looks beyond the end of a list"
+    if isinstance(error, ZeroDivisionError):
+        return "it divides by zero"
+    function = _FUNCTION.match(str(error))
+    return (
+        f"{function[1]}() cannot take its value" if function else "a function cannot take its value"
+    )
 
 
 def facts_for(

@@ -15,20 +15,31 @@ from hoop_core.masking.masks import TablePlan
 from hoop_core.model import (
     ApprovalTerms,
     Decision,
+    Identity,
     Kind,
     MaskedColumn,
     Outcome,
     Reason,
+    Statement,
     TableName,
 )
 from hoop_core.policy.case import Case
 from hoop_core.policy.conditions import ConditionError, facts_for
-from hoop_core.policy.model import Rule, Then, describe_groups
+from hoop_core.policy.model import Policy, Rule, Then, describe_groups
 from hoop_core.policy.protection import exposed, filtered, protection
 from hoop_core.policy.touched import touched
 from hoop_core.sql.lineage import any_column
 
-__all__ = ["READING", "Case", "Ruling", "combine", "combine_terms", "decide", "refusal"]
+__all__ = [
+    "READING",
+    "Case",
+    "Ruling",
+    "combine",
+    "combine_terms",
+    "could_be_granted",
+    "decide",
+    "refusal",
+]
 
 # What an allow rule without `kinds` covers: nothing in it writes.
 READING = frozenset({Kind.SELECT, Kind.SHOW, Kind.DESCRIBE, Kind.TRANSACTION, Kind.SESSION})
@@ -111,6 +122,19 @@ def _facts(case: Case) -> dict[str, Any]:
     return facts_for(case.statement, case.identity, case.run, case.now, found)
 
 
+def could_be_granted(
+    policy: Policy, identity: Identity, statement: Statement, table: TableName
+) -> bool:
+    """Whether some allow rule may grant what the statement does to `table`, were its condition to hold.
+
+    Where none may, `decide` denies the statement whatever the table is; nobody needs to look it up.
+    """
+    rules = [r for r in policy.rules if r.then is Then.ALLOW and r.speaks_of(identity)]
+    if table in statement.reads and not _reading(rules, table):
+        return False
+    return table not in statement.writes or bool(_writing(rules, statement.kind, table))
+
+
 def refusal(policy_digest: str, code: str, message: str) -> Decision:
     """The decision for a text that was refused before any rule was asked."""
     return Decision(Outcome.DENY, (Reason(code, message),), (), (), policy_digest)
@@ -179,21 +203,14 @@ def _grants(case: Case, rules: list[Rule]) -> tuple[list[Rule], list[Reason]]:
                 Reason("NOT_GRANTED", f"denied: {statement.kind} is granted by no rule to {who}")
             )
     for table in statement.reads:
-        reading = [r for r in rules if r.reads and any(p.covers(table) for p in r.reads)]
+        reading = _reading(rules, table)
         used += reading[:1]
         if not reading:
             missing.append(
                 Reason("NOT_GRANTED", f"denied: reads {table}, which no rule grants to {who}")
             )
     for table in statement.writes:
-        writing = [
-            r
-            for r in rules
-            if r.kinds is not None
-            and statement.kind in r.kinds
-            and r.writes
-            and any(p.covers(table) for p in r.writes)
-        ]
+        writing = _writing(rules, statement.kind, table)
         used += writing[:1]
         if not writing:
             verb = statement.kind.replace("_", " ")
@@ -201,6 +218,23 @@ def _grants(case: Case, rules: list[Rule]) -> tuple[list[Rule], list[Reason]]:
                 Reason("NOT_GRANTED", f"denied: {verb} on {table}, which no rule grants to {who}")
             )
     return list(dict.fromkeys(used)), missing
+
+
+def _reading(rules: Sequence[Rule], table: TableName) -> list[Rule]:
+    """The allow rules that grant reading the table."""
+    return [r for r in rules if r.reads and any(p.covers(table) for p in r.reads)]
+
+
+def _writing(rules: Sequence[Rule], kind: Kind, table: TableName) -> list[Rule]:
+    """The allow rules that grant a statement of this kind on the table."""
+    return [
+        r
+        for r in rules
+        if r.kinds is not None
+        and kind in r.kinds
+        and r.writes
+        and any(p.covers(table) for p in r.writes)
+    ]
 
 
 def _deny(case: Case, reasons: list[Reason], rules: list[Rule]) -> Ruling:

@@ -53,7 +53,7 @@ def offer(
     terms: list[ApprovalTerms] = []
     masked: list[MaskedColumn] = []
     for name in columns:
-        _check_readable(policy, identity, name)
+        check_readable(policy, identity, name)
         rules = [
             m
             for m in policy.masks_binding(identity)
@@ -84,8 +84,11 @@ def offer(
     return Offer(combined, tuple(masked))
 
 
-def _check_readable(policy: Policy, identity: Identity, name: ColumnName) -> None:
-    """Some rule may let the caller read the table: nobody is asked for what could never be shown."""
+def check_readable(policy: Policy, identity: Identity, name: ColumnName) -> None:
+    """Some rule may let the caller read the table: nobody is asked for what could never be shown.
+
+    Raises PolicyDenied. Who may not read a table learns neither of its masks nor whether it is there.
+    """
     for rule in policy.rules:
         selecting = rule.kinds is None or Kind.SELECT in rule.kinds
         covers = any(p.covers(name.table) for p in rule.reads or ())
@@ -97,6 +100,20 @@ def _check_readable(policy: Policy, identity: Identity, name: ColumnName) -> Non
         "Ask the owners of the policy if you need to read it.",
         reason="NOT_GRANTED",
     )
+
+
+def named_tables(policy: Policy, identity: Identity) -> list[str]:
+    """The tables that the policy's masks name outright and that the caller may read: for typing errors."""
+    granted = [
+        p
+        for r in policy.rules
+        if r.then is Then.ALLOW and r.speaks_of(identity)
+        for p in r.reads or ()
+    ]
+    named = {
+        TableName(*p.parts[:3]) for m in policy.masks for p in m.columns if "*" not in p.parts[:3]
+    }
+    return sorted(str(t) for t in named if any(p.covers(t) for p in granted))
 
 
 def _terms(name: ColumnName, rule: MaskRule) -> ApprovalTerms:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from hoop_core.errors import ConfigError
 from hoop_core.masking.masks import HASH_FUNCTION
 from hoop_core.policy.model import Policy
-from hoop_core.policy.sections.cases import read_cases
+from hoop_core.policy.sections.cases import case_reader
 from hoop_core.policy.sections.detectors import read_detector
 from hoop_core.policy.sections.filters import read_filter
-from hoop_core.policy.sections.masks import read_hash_function, read_mask, read_tags
-from hoop_core.policy.sections.rules import read_role, read_rules
-from hoop_core.policy.yaml_reader import read_document
+from hoop_core.policy.sections.masks import lines_of, read_hash_function, read_mask, read_tags
+from hoop_core.policy.sections.rules import read_role, rule_reader
+from hoop_core.policy.yaml_reader import Mistakes, Value, read_document
 
 NO_POLICY = ("cases", "catalog")
 """Keys that nothing is decided by. They are not in the digest: a new test leaves grants valid."""
+_T = TypeVar("_T")
 KEYS = (
     *("version", "roles", "tags", "hash_function", "masks", "row_filters", "detectors", "rules"),
     *NO_POLICY,
@@ -40,31 +44,49 @@ def load_policy(path: Path) -> Policy:
 
 
 def parse_policy(text: str, source: str) -> Policy:
-    """Read a policy from its text; `source` is the name that errors give it. Raises ConfigError."""
-    root = read_document(text, source)
-    top = root.mapping("the policy", KEYS, ("version",))
-    if top["version"].data != 1:
-        raise top["version"].wrong("`version` must be 1.")
-    tags = read_tags(top["tags"]) if "tags" in top else {}
+    """Read a policy from its text; `source` is the name that errors give it.
+
+    Raises ConfigError for the first mistake.
+    """
+    return _parsed(text, source, Mistakes(first_only=True))
+
+
+def check_policy(text: str, source: str) -> Policy:
+    """The same, and every mistake that can be found is told.
+
+    Raises ConfigError; one that tells several says each in a line of its own, in the file's order.
+    """
+    mistakes = Mistakes()
+    policy = _parsed(text, source, mistakes)
+    mistakes.told()
+    return policy
+
+
+def _parsed(text: str, source: str, mistakes: Mistakes) -> Policy:
+    top = mistakes.mapping(read_document(text, source), "the policy", KEYS, ("version",))
+    if "version" in top and top["version"].data != 1:
+        mistakes.add(top["version"].wrong("`version` must be 1."))
+    tags = read_tags(top["tags"], mistakes) if "tags" in top else {}
+
+    def each(key: str, read: Callable[[Value], _T]) -> tuple[_T, ...]:
+        return mistakes.each(top[key], f"`{key}`", read) if key in top else ()
+
+    def one(key: str, read: Callable[[Value], _T], otherwise: _T) -> _T:
+        found = mistakes.read(read, top[key]) if key in top else None
+        return otherwise if found is None else found
+
     policy = Policy(
         digest="",
         tags=tags,
-        rules=read_rules(top["rules"], tuple(tags)) if "rules" in top else (),
-        roles=tuple(map(read_role, top["roles"].items("`roles`"))) if "roles" in top else (),
-        masks=tuple(read_mask(v, tags) for v in top["masks"].items("`masks`"))
-        if "masks" in top
-        else (),
-        row_filters=tuple(map(read_filter, top["row_filters"].items("`row_filters`")))
-        if "row_filters" in top
-        else (),
-        detectors=tuple(map(read_detector, top["detectors"].items("`detectors`")))
-        if "detectors" in top
-        else (),
-        hash_function=read_hash_function(top["hash_function"])
-        if "hash_function" in top
-        else HASH_FUNCTION,
-        cases=read_cases(top["cases"]) if "cases" in top else (),
-        catalog=top["catalog"].text("`catalog`") if "catalog" in top else None,
+        tag_lines=lines_of(top["tags"]) if tags else {},
+        rules=each("rules", rule_reader(tuple(tags))),
+        roles=each("roles", read_role),
+        masks=each("masks", partial(read_mask, tags=tags)),
+        row_filters=each("row_filters", read_filter),
+        detectors=each("detectors", read_detector),
+        hash_function=one("hash_function", read_hash_function, HASH_FUNCTION),
+        cases=each("cases", case_reader()),
+        catalog=one("catalog", lambda value: value.text("`catalog`"), None),
         source=source,
         text=text,
     )

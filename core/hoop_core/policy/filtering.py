@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from hoop_core.masking.masks import Family, sql_type
 from hoop_core.model import FilteredTable, Identity, MaskedColumn, Reason, TableName
 from hoop_core.policy.model import Policy, RowFilter
 from hoop_core.policy.predicates import ClaimError
+from hoop_core.sql.catalog import Catalog
 
 ROW_FILTER = "row_filter"
 """Stands for a mask in `Decision.exposed`, with the column `*`: all rows are shown, by an exception."""
@@ -57,14 +59,27 @@ def filters_binding(policy: Policy, identity: Identity, table: TableName) -> tup
 
 
 def filtered_tables(
-    policy: Policy, identity: Identity, tables: Iterable[TableName]
+    policy: Policy, identity: Identity, tables: Iterable[TableName], catalog: Catalog
 ) -> tuple[FilteredTable, ...]:
     """What the decision says of the filters that bind, with the predicates as the policy writes them."""
     return tuple(
-        FilteredTable(table, row_filter.where.source)
+        FilteredTable(
+            table,
+            row_filter.where.source,
+            by_session=_by_session(row_filter, catalog.columns(table) or {}),
+        )
         for table in sorted(tables)
         for row_filter in filters_binding(policy, identity, table)
     )
+
+
+_STEADY = {Family.TEXT, Family.NUMBER, Family.FLOAT, Family.BOOLEAN}
+
+
+def _by_session(row_filter: RowFilter, columns: Mapping[str, str]) -> bool:
+    """Whether a session parameter might change which rows the filter lets through."""
+    types = [sql_type(columns.get(name, "")) for name in row_filter.where.columns]
+    return not row_filter.where.plain or any(t.family not in _STEADY for t in types)
 
 
 def unfiltered(

@@ -141,6 +141,8 @@ class Policy:
     row_filters: tuple[RowFilter, ...] = ()
     detectors: tuple[DetectorRule, ...] = ()
     tags: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
+    tag_lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Where each tag is defined, for what is said of it."""
     cases: tuple[PolicyCase, ...] = field(default=(), repr=False, compare=False)
     hash_function: str = HASH_FUNCTION
     """What `hash` masks call, as SQL writes it."""

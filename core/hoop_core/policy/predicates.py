@@ -74,6 +74,8 @@ class Predicate:
     pieces: tuple[str | CallerFact, ...] = field(repr=False)
     of_the_session: bool = field(default=False, compare=False)
     """It looks at the clock or at a date written as text: session parameters say what these mean."""
+    plain: bool = field(default=False, compare=False)
+    """Only comparisons of columns, texts and numbers: over such columns no session parameter matters."""
 
     @property
     def facts(self) -> frozenset[str]:
@@ -111,6 +113,7 @@ def parse_predicate(text: str) -> Predicate:
         frozenset(name for _, name in columns),
         _pieces(emitted, placed),
         any(_of_the_session(node) for node in tree.walk()),
+        all(type(node) in _PLAIN for node in tree.walk()),
     )
 
 
@@ -335,6 +338,14 @@ def _column(node: exp.Column) -> tuple[int, str]:
     return start, text if name.args.get("quoted") else text.upper()
 
 
+# What reads neither formats nor time zone nor week rules, as long as no date or binary column is in it.
+_PLAIN = frozenset({
+    exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.Tuple,
+    exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In,
+    exp.Between, exp.Like, exp.ILike, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Neg, exp.Add, exp.Sub,
+    exp.Mul, exp.Upper, exp.Lower, exp.Trim, exp.Coalesce, exp.Length, exp.StartsWith, exp.EndsWith,
+    exp.Contains,
+})  # fmt: skip
 _CLOCK = (
     exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.Localtime, exp.Localtimestamp,
 )  # fmt: skip

@@ -158,7 +158,7 @@ def exposed(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[MaskedCol
 
 
 def filtered(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[FilteredTable, ...]:
-    return filtered_tables(case.policy, case.identity, plans)
+    return filtered_tables(case.policy, case.identity, plans, case.catalog)
 
 
 def _limited(table: TableName, rows: Filtering) -> list[Reason]:

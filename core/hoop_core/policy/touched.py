@@ -40,10 +40,15 @@ def touched(
         "columns": [
             f"{t}.{c if c == ALL else quote_part(c)}" for t, names in columns for c in names
         ],
-        "tags": sorted(tag for tag, of in tags.items() if _matches(of, columns)),
+        "tags": tags_of(tags, columns),
         "estimated_rows": _size(statement, catalog, "rows"),
         "estimated_bytes": _size(statement, catalog, "bytes"),
     }
+
+
+def tags_of(tags: Mapping[str, tuple[Pattern, ...]], columns: ColumnsRead) -> list[str]:
+    """The tags that one of the columns bears, or may bear."""
+    return sorted(tag for tag, of in tags.items() if _matches(of, columns))
 
 
 def _matches(patterns: tuple[Pattern, ...], columns: ColumnsRead) -> bool:

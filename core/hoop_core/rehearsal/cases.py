@@ -9,6 +9,7 @@ from datetime import datetime
 from hoop_core.judge import judge_text
 from hoop_core.model import Outcome, Verdict
 from hoop_core.policy.model import Policy, PolicyCase
+from hoop_core.rehearsal.reading import masked_read
 from hoop_core.sql.catalog import Catalog
 from hoop_core.sql.names import parse_parts
 
@@ -48,7 +49,7 @@ def _faults(case: PolicyCase, verdict: Verdict) -> list[str]:
     if decision.outcome is Outcome.DENY:
         return faults
     if expected.masked is not None:
-        masked = [(*_parts(m.table), m.column) for m in decision.masked]
+        masked = [(*_parts(m.table), m.column) for m in masked_read(verdict)]
         faults += _compare("masked", expected.masked, masked)
     if expected.filtered is not None:
         tables = {_parts(f.table) for f in decision.filtered}

@@ -8,7 +8,10 @@ passed over, and so are descriptions that a driver asks for before it runs the s
 from __future__ import annotations
 
 import json
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ from hoop_core.sql.names import stored
 Masked = tuple[str, str]
 """A column's full name, and its mask; a filtered table's name, and `row_filter`."""
 ROW_FILTER = "row_filter"
+_MOST_IN_A_LINE = 16 * 1024 * 1024
+_MOST_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class OnRecord:
     outcome: Outcome
     protected: frozenset[Masked] | None
     """None: not known, because the statement was refused by those who were asked."""
+    excepted: frozenset[str] = frozenset()
+    """Full names of the columns that an approved masking exception showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,8 @@ class Asked:
 
 def read_history(path: Path) -> Iterator[Asked]:
     """Raises ConfigError that names the line which cannot be read."""
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, 1):
+    with _opened(path) as file:
+        for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue
             try:
@@ -66,18 +73,44 @@ def read_history(path: Path) -> Iterator[Asked]:
                 yield asked
 
 
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Within bounds: a small bundle may unpack to terabytes, and a device never ends."""
+    read = 0
+    while line := file.readline(_MOST_IN_A_LINE + 1):
+        read += len(line)
+        if len(line) > _MOST_IN_A_LINE:
+            raise ConfigError(
+                f"The history {path} has a line of more than {_MOST_IN_A_LINE:,} bytes.",
+                "Give JSON lines, or a bundle of `hoop audit export`.",
+            )
+        if read > _MOST_BYTES:
+            raise ConfigError(
+                f"The history {path} has more than {_MOST_BYTES:,} bytes, unpacked.",
+                "Give it in parts.",
+            )
+        yield line
+
+
+# A member that is encrypted, cut off, packed in an unknown way, or garbage
+_BROKEN = (
+    *(OSError, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, ArithmeticError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        if zipfile.is_zipfile(path):
+        # a device or a pipe is no bundle, and looking for the end of a bundle in one may take for ever
+        if path.is_file() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as bundle, bundle.open("log/entries.jsonl") as entries:
                 yield entries
         else:
             with path.open("rb") as lines:
                 yield lines
-    except (OSError, KeyError, zipfile.BadZipFile) as e:
+    except _BROKEN as e:
         raise ConfigError(
-            f"The history {path} cannot be read: {e}.",
+            f"The history {path} cannot be read: {str(e) or type(e).__name__}.",
             "Give JSON lines, or a bundle of `hoop audit export`.",
         ) from None
 
@@ -164,7 +197,12 @@ def _on_record(data: Json) -> OnRecord | None:
         (f"{m['table']}.{quote_part(str(m['column']))}", str(m["mask"])) for m in decision["masked"]
     }
     tables = {(str(f["table"]), ROW_FILTER) for f in decision.get("filtered") or []}
-    return OnRecord(Outcome(decision["decision"]), frozenset(columns | tables))
+    excepted = {
+        f"{m['table']}.{quote_part(str(m['column']))}"
+        for m in decision.get("exposed") or []
+        if m.get("exception")
+    }
+    return OnRecord(Outcome(decision["decision"]), frozenset(columns | tables), frozenset(excepted))
 
 
 def _sql(line: Json) -> str:

@@ -10,22 +10,28 @@ from enum import StrEnum
 from hoop_core.errors import PolicyDenied
 from hoop_core.judge import judge_text
 from hoop_core.masking.masks import MaskName
-from hoop_core.model import Outcome, quote_part
+from hoop_core.model import Outcome, Verdict, quote_part
 from hoop_core.policy.model import Policy
 from hoop_core.rehearsal.history import ROW_FILTER, Asked, Masked, OnRecord
+from hoop_core.rehearsal.reading import masked_read, reads_name
 from hoop_core.sql.catalog import Catalog
 
 _STRICTNESS = {name.value: i for i, name in enumerate(MaskName)} | {ROW_FILTER: 0}
 
 
 class Change(StrEnum):
-    """`newly_allowed` is any step towards running: no longer denied, or no longer asked for."""
+    """`newly_allowed` is any step towards running: no longer denied, or no longer asked for.
+
+    `exception`: a masking exception showed columns that are masked again without it. That is no change of
+    the policy, for exceptions are given under one policy and are not simulated.
+    """
 
     NEWLY_DENIED = "newly_denied"
     NEWLY_ASKED = "newly_asked"
     NEWLY_ALLOWED = "newly_allowed"
     NEWLY_MASKED = "newly_masked"
     NEWLY_UNMASKED = "newly_unmasked"
+    EXCEPTION = "exception"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Judged:
     outcome: Outcome
     protected: frozenset[Masked] | None
     why: str
+    excepted: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -47,6 +54,7 @@ class Difference:
     after: Judged
     gained: tuple[Masked, ...]
     lost: tuple[Masked, ...]
+    excepted: tuple[Masked, ...] = ()
     places: list[str] = field(default_factory=list)
 
 
@@ -89,8 +97,12 @@ def simulate(
             continue
         key = _key(asked, timed=timed, recorded=old is None)
         if key not in known:
-            before = _judged(asked, old, catalog, now) if old is not None else _recorded(asked.was)
-            known[key] = _difference(asked, before, _judged(asked, new, catalog, now))
+            after, verdict = _judged(asked, new, catalog, now)
+            if old is not None:
+                before = _judged(asked, old, catalog, now)[0]
+            else:
+                before = _recorded(asked.was, verdict)
+            known[key] = _difference(asked, before, after)
             found = known[key]
             if found is not None:
                 report.differences.append(found)
@@ -124,19 +136,29 @@ def _key(asked: Asked, *, timed: bool, recorded: bool) -> object:
     )
 
 
-def _recorded(was: OnRecord | None) -> Judged:
+def _recorded(was: OnRecord | None, verdict: Verdict | None) -> Judged:
+    """A log names every masked column of the tables: which of them were read is told by the verdict."""
     if was is None:
         raise AssertionError("only statements with a decision on record are compared")
-    return Judged(was.outcome, was.protected, "")
+    protected = was.protected
+    if protected is not None and verdict is not None:
+        protected = frozenset(
+            (name, mask)
+            for name, mask in protected
+            if mask == ROW_FILTER or reads_name(verdict, name)
+        )
+    return Judged(was.outcome, protected, "", was.excepted)
 
 
-def _judged(asked: Asked, policy: Policy, catalog: Catalog, now: datetime) -> Judged:
+def _judged(
+    asked: Asked, policy: Policy, catalog: Catalog, now: datetime
+) -> tuple[Judged, Verdict | None]:
     try:
         if asked.role is not None:
             policy.role_for(asked.identity, quote_part(asked.role))
     except PolicyDenied as e:
-        return Judged(Outcome.DENY, frozenset(), e.message)
-    decision = judge_text(
+        return Judged(Outcome.DENY, frozenset(), e.message), None
+    verdict = judge_text(
         asked.sql,
         asked.names,
         identity=asked.identity,
@@ -144,11 +166,12 @@ def _judged(asked: Asked, policy: Policy, catalog: Catalog, now: datetime) -> Ju
         catalog=catalog,
         run=asked.run,
         now=asked.at or now,
-    ).decision
-    columns = {(f"{m.table}.{quote_part(m.column)}", m.mask) for m in decision.masked}
+    )
+    decision = verdict.decision
+    columns = {(f"{m.table}.{quote_part(m.column)}", m.mask) for m in masked_read(verdict)}
     tables = {(str(f.table), ROW_FILTER) for f in decision.filtered}
     why = decision.reasons[0].message if decision.reasons else ""
-    return Judged(decision.outcome, frozenset(columns | tables), why)
+    return Judged(decision.outcome, frozenset(columns | tables), why), verdict
 
 
 _STEPS = {Outcome.ALLOW: 0, Outcome.REQUIRE_APPROVAL: 1, Outcome.DENY: 2}
@@ -164,14 +187,18 @@ def _difference(asked: Asked, before: Judged, after: Judged) -> Difference | Non
         changes.append(Change.NEWLY_DENIED if denied else Change.NEWLY_ASKED)
     gained: tuple[Masked, ...] = ()
     lost: tuple[Masked, ...] = ()
+    excepted: tuple[Masked, ...] = ()
     known = before.protected is not None and after.protected is not None
     if known and Outcome.DENY not in (before.outcome, after.outcome):
-        gained = _stricter(before.protected, after.protected)
+        stricter = _stricter(before.protected, after.protected)
+        excepted = tuple(m for m in stricter if m[0] in before.excepted)
+        gained = tuple(m for m in stricter if m[0] not in before.excepted)
         lost = _stricter(after.protected, before.protected)
         changes += [Change.NEWLY_MASKED] * bool(gained) + [Change.NEWLY_UNMASKED] * bool(lost)
+        changes += [Change.EXCEPTION] * bool(excepted)
     if not changes:
         return None
-    return Difference(asked, tuple(changes), before.outcome, after, gained, lost)
+    return Difference(asked, tuple(changes), before.outcome, after, gained, lost, excepted)
 
 
 def _stricter(

@@ -92,6 +92,7 @@ class Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.book.close_all()
         await self.keeper.close()
+        self.guard.delivery.screeners.close()  # after the users: no thread of theirs is waited for
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
         await self.guard.analysts.close()
@@ -177,7 +178,12 @@ def build_gateway(settings: Settings) -> Gateway:
         guard=guard,
         book=book,
         board=board,
-        protocol=Protocol(settings.gateway, book, board, PartStreamer(http, recorder, log)),
+        protocol=Protocol(
+            settings.gateway,
+            book,
+            board,
+            PartStreamer(http, recorder, log, guard.delivery.screeners),
+        ),
         api=Api(settings.gateway, verifier, store, log, guard),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from hoop_core.audit.log import AuditLog
-from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.errors import ConfigError, StoreUnavailable, where
 from hoop_core.guard import Guard
 from hoop_core.policy.file import parse_policy
 from hoop_core.policy.model import Policy
@@ -45,7 +45,7 @@ class PolicyWatch:
             except StoreUnavailable as e:
                 _log.warning("the policy stays, because the log cannot be written", why=e.text)
             except Exception as e:  # whatever it is, the next look may find better
-                _log.error("the policy file could not be looked at", exc_info=e)
+                _log.error("the policy file could not be looked at", where=where(e))
 
     async def look(self) -> None:
         """One look. Raises StoreUnavailable; then the next look tries again."""
@@ -78,6 +78,10 @@ class PolicyWatch:
             policy = await asyncio.to_thread(parse_policy, text, str(self._file))
         except ConfigError as e:
             await self._rejected(e.text, text)
+            return
+        except Exception as e:  # a fault of the reader's: it would be the same at every look
+            await self._rejected(f"{self._file} cannot be read: {type(e).__name__}.", text)
+            _log.error("a policy could not be read", where=where(e))
             return
         await self._entry(policy)
         before, self._guard.policy = self._guard.policy.digest, policy

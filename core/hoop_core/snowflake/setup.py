@@ -95,11 +95,21 @@ def sections(plan: SetupPlan) -> tuple[Section, ...]:
     )
 
 
-def as_text(parts: Iterable[Section]) -> str:
+NO_POLICY = (
+    "No policy was given, so no role may read anything: give --policy for the roles that Vault hands",
+    "out and their grants, and for what the observer may look at.",
+)
+
+
+def as_text(parts: Iterable[Section], notes: Iterable[str] = ()) -> str:
     """The sections as one script with comments."""
     out = [
         "-- Hoop: what an account administrator runs once. Run it as a user who holds ACCOUNTADMIN.",
-        "-- Running it again is safe: nothing is dropped, and the hash key stays as it is.",
+        "-- Running it again is safe: the hash key and all data stay as they are. All that it drops is the",
+        "-- function that it makes to generate the key.",
+        "-- It takes no grant back. After a change of the policy compare: SHOW GRANTS TO ROLE <role>, SHOW",
+        "-- FUTURE GRANTS TO ROLE <role>. What is too much: REVOKE <privilege> ON <object> FROM ROLE <role>.",
+        *(f"-- {remark(note)}" for note in notes),
         "",
     ]
     for number, part in enumerate(parts, 1):
@@ -150,15 +160,21 @@ def _roles(plan: SetupPlan) -> Section:
         f"GRANT ROLE {minter} TO ROLE SECURITYADMIN",
         f"CREATE ROLE IF NOT EXISTS {observer} "
         "COMMENT = 'Hoop describes tables and lists users with it, and reads no row'",
-        f"GRANT ROLE {observer} TO ROLE SYSADMIN",
     ]
     for reader in _distinct(plan.readers):
         role = identifier(reader.snowflake_role)
         made += [
             f"CREATE ROLE IF NOT EXISTS {role} COMMENT = 'Given to users that Vault mints for Hoop'",
-            f"GRANT ROLE {role} TO ROLE SYSADMIN",
         ]
-    return Section("Roles", ("Least privilege: each of them can do one thing.",), tuple(made))
+        if reader.makes_tables:
+            made.append(f"GRANT ROLE {role} TO ROLE SYSADMIN")
+    why = (
+        "Least privilege: each of them can do one thing. A role that makes tables owns them, and is",
+        "granted to SYSADMIN, as Snowflake advises, so that somebody can manage what it owns. No other",
+        "role of Hoop is: such a grant hands on the right to read, past the gateway.",
+        "https://docs.snowflake.com/en/user-guide/security-access-control-considerations",
+    )
+    return Section("Roles", why, tuple(made))
 
 
 def _governance(names: SetupNames) -> Section:

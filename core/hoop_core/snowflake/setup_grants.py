@@ -36,6 +36,11 @@ class ReaderRole:
     reads: tuple[Place, ...] = ()
     writes: tuple[Write, ...] = ()
 
+    @property
+    def makes_tables(self) -> bool:
+        """Whether it comes to own what it makes."""
+        return any(CREATE_TABLE in w.privileges for w in self.writes)
+
     def joined(self, other: ReaderRole) -> ReaderRole:
         """Both together, for the same Snowflake role."""
         return ReaderRole(

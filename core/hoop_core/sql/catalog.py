@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from hoop_core.errors import ConfigError
 from hoop_core.model import TableName
 from hoop_core.sql.names import parse_parts, parse_table
 from hoop_core.yaml_reader import Value, read_document
+
+_MOST = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Catalog:
         """Keys are stored names; values map stored column names to Snowflake types, in order."""
         return cls.of({t: CatalogObject(dict(c)) for t, c in tables.items()})
 
+    @property
+    def objects(self) -> Mapping[TableName, CatalogObject]:
+        """All that is known, to look through."""
+        return MappingProxyType(dict(self._objects))
+
     @classmethod
     def of(cls, objects: Mapping[TableName, CatalogObject]) -> Catalog:
         return cls(dict(objects))
@@ -54,6 +62,10 @@ class Catalog:
     def but(self, objects: Mapping[TableName, CatalogObject]) -> Catalog:
         """The same snapshot with other knowledge of some objects."""
         return Catalog({**self._objects, **objects})
+
+    def without(self, tables: Collection[TableName]) -> Catalog:
+        """The same snapshot as if nothing were known of some objects."""
+        return Catalog({t: o for t, o in self._objects.items() if t not in tables})
 
     def get(self, table: TableName) -> CatalogObject | None:
         """None: no such object, as far as Hoop may know."""
@@ -74,7 +86,8 @@ class Catalog:
 
 def load_catalog(path: Path) -> Catalog:
     """Read a catalog file: `tables: {DB.SCHEMA.TABLE: {COLUMN: TYPE}}`, and for views
-    `views: {DB.SCHEMA.VIEW: {columns: {COLUMN: TYPE}, definition: "CREATE VIEW ... AS SELECT ..."}}`.
+    `views: {DB.SCHEMA.VIEW: {columns: {COLUMN: TYPE}, definition: "CREATE VIEW ... AS SELECT ..."}}`,
+    and for the sizes of tables `sizes: {DB.SCHEMA.TABLE: {rows: 100, bytes: 5000}}`.
 
     Raises ConfigError with file and line, and the nearest word where one is near.
     """
@@ -84,8 +97,8 @@ def load_catalog(path: Path) -> Catalog:
         raise ConfigError(f"The catalog {path} cannot be read: {e}.") from None
     document = read_document(text, str(path))
     _without_aliases(document)
-    parts = document.mapping("a catalog", ("tables", "views"))
-    if not parts:
+    parts = document.mapping("a catalog", ("tables", "views", "sizes"))
+    if not parts.keys() & {"tables", "views"}:
         raise document.wrong(
             "a catalog needs `tables` or `views`.",
             "Write `tables: {DB.SCHEMA.TABLE: {COLUMN: TYPE}}`.",
@@ -99,7 +112,28 @@ def load_catalog(path: Path) -> Catalog:
             if name in found:
                 raise key.wrong(f"{name} is given twice.", "Folded names count: a.b.c is A.B.C.")
             found[name] = read(value, name)
+    if "sizes" in parts:
+        _add_sizes(found, parts["sizes"])
     return Catalog.of(found)
+
+
+def _add_sizes(found: dict[TableName, CatalogObject], sizes: Value) -> None:
+    """Sizes are beside the columns, whose names are free: a table may have a column `rows`."""
+    named = {str(t): t for t, known in found.items() if known.definition is None}
+    sized: set[TableName] = set()
+    for key, value in sizes.entries("`sizes`").values():
+        name = parse_table(str(key.data))
+        if name is None or str(name) not in named:
+            raise key.unknown("table in `sizes`:", str(key.data), tuple(named))
+        if name in sized:
+            raise key.wrong(f"the size of {name} is given twice.")
+        sized.add(name)
+        given = value.mapping(f"the size of {name}", ("rows", "bytes"))
+        rows, size = (
+            given[k].integer(f"`{k}` of {name}", 0, _MOST) if k in given else None
+            for k in ("rows", "bytes")
+        )
+        found[name] = replace(found[name], rows=rows, bytes=size)
 
 
 def _without_aliases(document: Value) -> None:

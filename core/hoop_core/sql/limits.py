@@ -37,6 +37,9 @@ class Limits:
     """Consecutive prefix operators: each one is a level of recursion in the parser."""
     max_open_joins: int = 10
     """JOINs still waiting for their ON: sqlglot's time doubles with each one."""
+    max_nested_types: int = 6
+    """`DATE(DATE(...`: sqlglot tries each as a type and as a call, so its time doubles with each one."""
+    max_nested_pivots: int = 4
 
 
 DEFAULT = Limits()
@@ -61,7 +64,8 @@ _LITERAL_TYPES = frozenset(
 # sqlglot keeps the rest of these statements as one opaque string
 _OPAQUE = frozenset({TokenType.COMMAND, TokenType.EXECUTE, TokenType.FETCH, TokenType.RENAME})
 _ENDS_SOLID = frozenset(string.ascii_letters + string.digits + "'\"_$")
-_STARTS_SOLID = frozenset(string.ascii_letters + string.digits + "'\"_")
+_STARTS_SOLID = frozenset(string.ascii_letters + string.digits + "'\"_$")
+_TYPES = SNOWFLAKE.parser_class.TYPE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +96,25 @@ class _Role(IntEnum):
     PREFIX = 8
     UNCONDITIONAL = 9  # CROSS or NATURAL: the JOIN after it waits for no ON
     SEPARATOR = 10
+    NAMING = 11  # AS or a dot: the word after it is a name
+    TYPE = 12
+    PIVOT = 13
 
 
+# Words that end or answer what another one opened; as names (`AS natural`, `x.end`) they do nothing.
+_NAMES_AFTER = frozenset({_Role.END, _Role.ANSWER, _Role.UNCONDITIONAL})
 _ROLE_OF_KIND = {
     _Role.OPEN: {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE},
     _Role.CLOSE: {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE},
     _Role.CASE: {TokenType.CASE},
     _Role.END: {TokenType.END},
     _Role.SEPARATOR: {TokenType.SEMICOLON},
+    _Role.NAMING: {TokenType.ALIAS, TokenType.DOT},
+    _Role.PIVOT: {TokenType.PIVOT, TokenType.UNPIVOT},
 }
 _ROLE_OF_WORD = {
     **dict.fromkeys(("FROM", "SELECT"), _Role.READ),
-    "JOIN": _Role.JOIN,
+    **dict.fromkeys(("JOIN", "STRAIGHT_JOIN"), _Role.JOIN),
     **dict.fromkeys(("ON", "USING"), _Role.ANSWER),
     **dict.fromkeys(("NOT", "-", "+", "PRIOR", "INTERVAL", "DISTINCT"), _Role.PREFIX),
     **dict.fromkeys(("CROSS", "NATURAL"), _Role.UNCONDITIONAL),
@@ -138,6 +149,8 @@ def scan(sql: str, limits: Limits = DEFAULT) -> Scan:
             raise _unreadable(sql[end : last + 1], token)
         pieces.append(piece)
         end = last
+        if costs.previous is _Role.NAMING and role in _NAMES_AFTER:
+            role = _Role.NONE
         if role or costs.run:
             costs.count(role)
         costs.previous = role
@@ -211,7 +224,10 @@ def _role(token: Token, word: str) -> _Role:
     for role, kinds in _ROLE_OF_KIND.items():
         if kind in kinds:
             return role
-    return _ROLE_OF_WORD.get(word, _Role.NONE)
+    known = _ROLE_OF_WORD.get(word)
+    if known is not None:
+        return known
+    return _Role.TYPE if kind in _TYPES else _Role.NONE
 
 
 def _readable(token: Token, text: str) -> bool:
@@ -255,8 +271,10 @@ class _Costs:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._depth = self._reads = self._open_joins = 0
+        self._depth = self._cases = self._reads = self._open_joins = 0
         self._pending = [0]  # per nesting level: JOINs that have not met their ON or USING
+        self._opened_by = [_Role.NONE]  # per nesting level: the role of the word before it
+        self._types = self._pivots = 0
         self.run = 0
         self.previous = _Role.NONE
 
@@ -266,16 +284,17 @@ class _Costs:
         if role is _Role.OPEN:
             self._depth += 1
             self._pending.append(0)
+            self._opened_by.append(self.previous)
+            self._types += self.previous is _Role.TYPE
+            self._pivots += self.previous is _Role.PIVOT
         elif role is _Role.CLOSE:
-            self._depth -= 1
-            if len(self._pending) > 1:
-                # an unanswered JOIN stays expensive for whatever encloses it
-                closed = self._pending.pop()
-                self._pending[-1] += closed
+            self._close()
         elif role is _Role.CASE:
             self._depth += 1
-        elif role is _Role.END:
+            self._cases += 1
+        elif role is _Role.END and self._cases:
             self._depth -= 1
+            self._cases -= 1
         elif role in {_Role.READ, _Role.JOIN}:
             self._reads += 1
             if role is _Role.JOIN and self.previous is not _Role.UNCONDITIONAL:
@@ -292,9 +311,25 @@ class _Costs:
             )
         self._check()
 
+    def _close(self) -> None:
+        if len(self._pending) == 1:
+            return  # closed more often than opened: the parser will say so
+        self._depth -= 1
+        # an unanswered JOIN stays expensive for whatever encloses it
+        closed = self._pending.pop()
+        self._pending[-1] += closed
+        by = self._opened_by.pop()
+        self._types -= by is _Role.TYPE
+        self._pivots -= by is _Role.PIVOT
+
     def _check(self) -> None:
         limits = self._limits
-        if self._depth > limits.max_depth or self.run > limits.max_prefix_run:
+        if (
+            self._depth > limits.max_depth
+            or self.run > limits.max_prefix_run
+            or self._types > limits.max_nested_types
+            or self._pivots > limits.max_nested_pivots
+        ):
             raise refuse(
                 "TOO_DEEP",
                 f"The statement is nested deeper than {limits.max_depth} levels.",

@@ -210,6 +210,8 @@ class Found:
     qualified_columns: list[exp.Column] = field(default_factory=list)
     listed_names: set[int] = field(default_factory=set)
     """Where identifiers stand that may be followed by a column list or a query in parentheses."""
+    calls: list[Exception] = field(default_factory=list)
+    """Calls that the tree shows to be refused: to be raised if the tokens did not show it better."""
 
 
 def inspect(tree: exp.Expr, allowed: frozenset[type[exp.Expr]]) -> Found:
@@ -269,7 +271,40 @@ def _table(node: exp.Expr, found: Found) -> None:
         found.tables.append(node)
 
 
+def _with(node: exp.Expr, found: Found) -> None:
+    only(node, "expressions recursive")
+    query = node.parent
+    if (
+        query is not None
+        and isinstance(query.parent, exp.SetOperation)
+        and query.arg_key == "expression"
+    ):
+        # how far such a WITH reaches is documented nowhere
+        raise refuse(
+            "UNKNOWN_SYNTAX",
+            "A WITH behind UNION, EXCEPT or INTERSECT needs parentheses around its query.",
+            "Write the WITH in front of the statement, or (WITH ... SELECT ...).",
+        )
+
+
+def _named_in_place_of_a_query(node: exp.Expr, found: Found) -> None:
+    """IN, ANY and ALL take a list or a query; a bare name there would be a table to some readers."""
+    this = node.args.get("field") if isinstance(node, exp.In) else node.this
+    if isinstance(this, exp.Column | exp.Identifier | exp.Table):
+        raise refuse(
+            "UNKNOWN_SYNTAX",
+            f"{type(node).__name__.upper()} needs a list or a query in parentheses.",
+            "Write (SELECT ...), or ARRAY_CONTAINS for an array.",
+        )
+
+
 def _cte(node: exp.Expr, found: Found) -> None:
+    if not isinstance(node.this, exp.Query):
+        raise refuse(
+            "UNKNOWN_SYNTAX",
+            "A common table expression must hold a query.",
+            "Write WITH name AS (SELECT ...).",
+        )
     if isinstance(node, exp.CTE):
         found.ctes.append(node)
 
@@ -293,7 +328,10 @@ def _column(node: exp.Expr, found: Found) -> None:
 
 def _dot(node: exp.Expr, found: Found) -> None:
     if isinstance(node.expression, exp.Func):
-        raise refuse("QUALIFIED_FUNCTION", "Functions of a schema are not served through Hoop.")
+        hint = "Use Snowflake's built-in functions only."
+        found.calls.append(
+            refuse("QUALIFIED_FUNCTION", "Functions of a schema are not served through Hoop.", hint)
+        )
     if node.name.upper() == "NEXTVAL":
         raise _sequence()
 
@@ -313,12 +351,18 @@ def _lateral(node: exp.Expr, found: Found) -> None:
 
 def _from_rows(node: exp.Expr, found: Found) -> None:
     if not isinstance(node.this, exp.Func):
-        raise refuse("INDIRECT_TABLE", "TABLE(...) must hold a listed table function.")
+        hint = "Name the table directly in FROM."
+        found.calls.append(
+            refuse("INDIRECT_TABLE", "TABLE(...) must hold a listed table function.", hint)
+        )
 
 
 def _anonymous(node: exp.Expr, found: Found) -> None:
     if not functions.is_known(node.name.upper()):
-        raise refuse("UNKNOWN_FUNCTION", f"The function {node.name.upper()} is not listed.")
+        hint = "Use Snowflake's built-in functions only."
+        found.calls.append(
+            refuse("UNKNOWN_FUNCTION", f"The function {node.name.upper()} is not listed.", hint)
+        )
 
 
 def _change(node: exp.Expr, found: Found) -> None:
@@ -360,7 +404,10 @@ _EXAMINED: dict[type[exp.Expr], Callable[[exp.Expr, Found], None]] = {
     exp.Parameter: _parameter,
     exp.Placeholder: _placeholder,
     exp.Select: lambda node, found: only(node, _SELECT),
-    exp.With: lambda node, found: only(node, "expressions recursive"),
+    exp.With: _with,
+    exp.In: _named_in_place_of_a_query,
+    exp.Any: _named_in_place_of_a_query,
+    exp.All: _named_in_place_of_a_query,
     **dict.fromkeys(
         (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter), _change
     ),

@@ -152,6 +152,8 @@ def _of_tree(text: Scan, tree: exp.Expr, names: NameContext, limits: Limits) -> 
         )
     listed = found.listed_names | {nodes.place(shape.target and shape.target.this)}
     called = functions.calls(text.tokens, listed - {-1})
+    if found.calls:
+        raise found.calls[0]
     refs, recursive = _table_refs(found.tables, shape, names)
     reads = tuple(sorted({r.table for r in refs if not r.written}))
     writes = tuple(sorted({r.table for r in refs if r.written}))
@@ -238,8 +240,10 @@ def visible_cte(table: exp.Table) -> tuple[exp.CTE | None, bool]:
     """The CTE that a bare name means here, and whether it is the one being defined.
 
     A name is visible after its definition, in later siblings and in the body. Inside its own definition
-    it is visible when the WITH is RECURSIVE, or in the right branch of a set operation (Snowflake makes
-    the keyword optional). Everything else is a base table, and is written fully qualified when executed.
+    it is visible only where Snowflake documents recursion, with or without the word RECURSIVE: in FROM or
+    JOIN of the recursive clause, which follows the anchor's UNION ALL
+    (https://docs.snowflake.com/en/sql-reference/constructs/with#recursive-ctes). Everything else is a base
+    table, and is written fully qualified when executed.
     """
     if table.args.get("db") or table.args.get("catalog"):
         return None, False
@@ -266,18 +270,22 @@ def _in_with(
     for cte in with_.expressions:
         if inside is not None and cte is inside:
             own = fold(inside.args["alias"].this) == name
-            recursive = bool(with_.args.get("recursive")) or _in_right_branch(inside, table)
-            return (inside, True) if own and recursive else (match, False)
+            return (inside, True) if own and _recurs(inside, table) else (match, False)
         if fold(cte.args["alias"].this) == name:
             match = cte
     return match, False
 
 
-def _in_right_branch(cte: exp.CTE, table: exp.Table) -> bool:
-    node: exp.Expr = table
-    while node.parent is not None and node.parent is not cte.this:
-        node = node.parent
-    return isinstance(cte.this, exp.SetOperation) and cte.this.expression is node
+def _recurs(cte: exp.CTE, table: exp.Table) -> bool:
+    """Whether a table stands in FROM or JOIN of the recursive clause itself, not of a query inside it."""
+    union = cte.this
+    if not isinstance(union, exp.Union) or union.args.get("distinct") is not False:
+        return False
+    clause = union.expression
+    while isinstance(clause, exp.Subquery):
+        clause = clause.this
+    source = table.parent
+    return isinstance(source, exp.From | exp.Join) and source.parent is clause
 
 
 def _ctes(

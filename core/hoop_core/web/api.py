@@ -27,6 +27,7 @@ from hoop_core.errors import (
     Refused,
     SnowflakeUnavailable,
     Unavailable,
+    where,
 )
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
@@ -91,7 +92,7 @@ class Api:
                 return _problem(e)
             except Exception as e:
                 # The caller must get an answer, and the details belong to our own log only.
-                _log.error("a request failed inside Hoop", path=request.url.path, exc_info=e)
+                _log.error("a request failed inside Hoop", path=request.url.path, where=where(e))
                 return _problem(unexpected())
 
         return call
@@ -125,15 +126,12 @@ class Api:
     # ------------------------------------------------------------------ approvals
 
     async def list_approvals(self, request: Request, caller: Identity) -> Response:
-        found = await asyncio.to_thread(self._guard.desk.list, _status(request))
         run = {k: request.query_params[k] for k in _RUN_FILTERS if k in request.query_params}
-        return JSONResponse(
-            {
-                "approvals": [
-                    self._as_json(a) for a in found if self._may_see(caller, a) and _of_run(a, run)
-                ]
-            }
+        found = await asyncio.to_thread(
+            self._guard.desk.list, _status(request), seen_by=self._seen_by(caller), run=run
         )
+        mine = [self._as_json(a) for a in found if self._may_see(caller, a)]
+        return JSONResponse({"approvals": mine})
 
     async def show_approval(self, request: Request, caller: Identity) -> Response:
         return JSONResponse(self._as_json(await self._visible(request, caller)))
@@ -190,7 +188,7 @@ class Api:
     # ------------------------------------------------------------------ masking exceptions
 
     async def list_exceptions(self, request: Request, caller: Identity) -> Response:
-        found = await self._masking.list(_status(request))
+        found = await self._masking.list(_status(request), seen_by=self._seen_by(caller))
         mine = [self._masking.as_json(a) for a in found if self._may_see(caller, a)]
         return JSONResponse({"masking_exceptions": mine})
 
@@ -213,6 +211,10 @@ class Api:
         if not self._may_see(caller, approval):
             raise NoSuchApproval(f"There is no approval {approval.id!r} for you.")
         return approval
+
+    def _seen_by(self, caller: Identity) -> Identity | None:
+        """Whose view a list is made for; None: a reader's, who sees all."""
+        return None if set(caller.groups) & set(self._settings.readers) else caller
 
     def _may_see(self, caller: Identity, approval: Approval) -> bool:
         entitled = set(approval.approvers) | set(self._settings.readers)
@@ -262,11 +264,6 @@ def _status(request: Request) -> ApprovalStatus | None:
     if asked is not None and asked not in set(ApprovalStatus):
         raise BadRequest(f"There is no status {asked!r}.", f"One of: {', '.join(ApprovalStatus)}.")
     return ApprovalStatus(asked) if asked else None
-
-
-def _of_run(approval: Approval, wanted: dict[str, str]) -> bool:
-    fields = approval.body["run"]["fields"]
-    return all(fields.get(k) == v for k, v in wanted.items())
 
 
 async def _never(_session: GuardedSession) -> tuple[Lease, SnowflakeSession]:

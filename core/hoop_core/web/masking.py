@@ -14,12 +14,17 @@ from hoop_core.errors import ApprovalRefused, PolicyDenied
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, text_of
 from hoop_core.model import ApprovalStatus, Identity, Json
-from hoop_core.policy.exceptions import ColumnName, offer, parse_column
+from hoop_core.policy.exceptions import (
+    ColumnName,
+    check_readable,
+    named_tables,
+    offer,
+    parse_column,
+)
 from hoop_core.records import error_json, person_json
 from hoop_core.session import fold
 
 _MOST_COLUMNS = 100
-_MOST_PENDING = 20
 _MOST_SECONDS = 90 * 86400  # as the policy file bounds `valid_for`
 _REASON_LIMIT = 4000
 
@@ -63,23 +68,28 @@ class MaskingExceptions:
     ) -> Approval:
         policy = self._guard.policy
         bound = ExceptionBinding(caller, policy.role_for(caller, role), policy, columns, span)
+        for name in columns:
+            check_readable(policy, caller, name)
+        await self._check_there(columns, bound)
         offered = offer(policy, caller, columns, span)
-        await self._check_there(columns, bound.role.snowflake_role)
-        await self._check_open(caller)
         body = question(bound, person_json(caller), reason, offered)
         return await asyncio.to_thread(
             self._guard.desk.ask, bound, bound.terms(offered), body, session_id=None
         )
 
-    async def _check_there(self, columns: Iterable[ColumnName], role: str) -> None:
+    async def _check_there(self, columns: Iterable[ColumnName], bound: ExceptionBinding) -> None:
         """Raises PolicyDenied for a column that does not exist: nobody is asked about a typing error."""
-        catalog = await self._guard.catalog.snapshot([c.table for c in columns], role)
+        catalog = await self._guard.catalog.snapshot(
+            [c.table for c in columns], bound.role.snowflake_role, bound.identity.key
+        )
         for name in columns:
             known = catalog.columns(name.table)
             if not known:
+                tables = named_tables(bound.policy, bound.identity)
+                near = difflib.get_close_matches(str(name.table), tables, n=1)
                 raise PolicyDenied(
                     f"{name.table} is not a table whose columns Hoop knows.",
-                    "Check its name.",
+                    f"Did you mean {near[0]}?" if near else "Check its name.",
                     reason="UNKNOWN_OBJECT",
                 )
             if name.column not in known:
@@ -90,17 +100,13 @@ class MaskingExceptions:
                     reason="UNKNOWN_COLUMN",
                 )
 
-    async def _check_open(self, caller: Identity) -> None:
-        """Raises ApprovalRefused: who is asked without end says yes without reading."""
-        pending = await self.list(ApprovalStatus.PENDING)
-        if sum(a.requester_key == caller.key for a in pending) >= _MOST_PENDING:
-            raise ApprovalRefused(
-                f"You have {_MOST_PENDING} unanswered requests for masking exceptions.",
-                "Wait for an answer, or take some back with `hoop masking revoke`.",
-            )
-
-    async def list(self, status: ApprovalStatus | None) -> list[Approval]:
-        return await asyncio.to_thread(self._guard.desk.list, status, standing=True)
+    async def list(
+        self, status: ApprovalStatus | None, *, seen_by: Identity | None
+    ) -> list[Approval]:
+        """Those that `seen_by` asked for or may answer; None: all."""
+        return await asyncio.to_thread(
+            self._guard.desk.list, status, standing=True, seen_by=seen_by
+        )
 
     async def revoke(self, identifier: str, who: Identity, body: Json) -> Approval:
         """Raises ApprovalRefused, which is in the log."""

@@ -26,6 +26,7 @@ from hoop_core.devstack.emulator.history import History
 from hoop_core.devstack.emulator.performer import Performer
 from hoop_core.devstack.emulator.query import CANCELLED, Query
 from hoop_core.devstack.emulator.sessions import Session, Sessions, parameter_value
+from hoop_core.errors import where as went_through
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Executor:
             query.error = e
         except Exception as e:
             # The text of an unexpected error may hold data: only where it happened is told.
-            log.exception("query %s failed inside the stand-in", query.id)
+            log.error("query %s failed inside the stand-in: %s", query.id, went_through(e))
             text = f"SQL execution internal error ({type(e).__name__})."
             query.error = SqlError("000603", "XX000", text)
         session.last_query_id = query.id

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from hoop_core.model import Identity, NameContext, Outcome, RunContext
 from hoop_core.policy.conditions import FIELDS
 from hoop_core.policy.model import Expectation, PolicyCase
+from hoop_core.policy.reasons import CODES, known
 from hoop_core.policy.sections.common import word
 from hoop_core.policy.yaml_reader import Fields, Value
 from hoop_core.sql.names import parse_parts, stored
@@ -18,9 +21,9 @@ KEYS = (
 RUN_KEYS = FIELDS["run"]
 
 
-def read_cases(value: Value) -> tuple[PolicyCase, ...]:
-    names: set[str] = set()
-    return tuple(_case(v, names) for v in value.items("`cases`"))
+def case_reader() -> Callable[[Value], PolicyCase]:
+    """Reads the cases of one policy, whose names are its own."""
+    return partial(_case, names=set())
 
 
 def _case(value: Value, names: set[str]) -> PolicyCase:
@@ -92,13 +95,20 @@ def _expected(f: Fields) -> Expectation:
                 raise f[key].wrong(f"`{key}` has no meaning where the statement is denied.")
     return Expectation(
         outcome=outcome,
-        reason=f["reason"].text("`reason`") if "reason" in f else None,
+        reason=_reason(f["reason"]) if "reason" in f else None,
         masked=_endings(f["masked"], "`masked`", 4) if "masked" in f else None,
         filtered=_endings(f["filtered"], "`filtered`", 3) if "filtered" in f else None,
         rewritten_contains=f["rewritten_contains"].texts("`rewritten_contains`")
         if "rewritten_contains" in f
         else (),
     )
+
+
+def _reason(value: Value) -> str:
+    code = value.text("`reason`")
+    if not known(code):
+        raise value.unknown("reason", code, CODES)
+    return code
 
 
 def _endings(value: Value, what: str, most: int) -> tuple[tuple[str, ...], ...]:

@@ -43,6 +43,17 @@ def word(value: Value, what: str, valid: Sequence[str], *, kind: str) -> str:
     return text
 
 
+def check_tag(value: Value, what: str, tag: str, tags: Sequence[str]) -> None:
+    """Raises ConfigError for a tag that the policy does not define."""
+    if not tags:
+        raise value.wrong(
+            f"unknown {what} `{tag}`: the policy defines no tags.",
+            f"Write `tags: {{{tag}: [DATABASE.SCHEMA.TABLE.COLUMN]}}`.",
+        )
+    if tag not in tags:
+        raise value.unknown(what, tag, tags)
+
+
 def groups(fields: Fields, key: str) -> frozenset[str] | None:
     """A list of groups that may be left out: None then."""
     return frozenset(fields[key].texts(f"`{key}`")) if key in fields else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from hoop_core.masking.masks import Mask, MaskName
 from hoop_core.policy.model import MaskRule
-from hoop_core.policy.sections.common import approval_terms, groups, patterns, word
-from hoop_core.policy.yaml_reader import Fields, Value
+from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
+from hoop_core.policy.yaml_reader import Fields, Mistakes, Value
 from hoop_core.sql.names import Pattern
 
 UNITS = ("year", "quarter", "month", "week", "day", "hour")
@@ -28,11 +29,19 @@ _EVERY_KEY = (*KEYS, *(key for options in MASK_OPTIONS.values() for key in optio
 Tags = Mapping[str, tuple[Pattern, ...]]
 
 
-def read_tags(value: Value) -> Tags:
-    return {
-        name: patterns(columns, f"the tag `{name}`", 4)
-        for name, (_, columns) in value.entries("`tags`").items()
-    }
+def read_tags(value: Value, mistakes: Mistakes) -> Tags:
+    """A tag that is wrong still has its name: what speaks of it is not wrong for that."""
+    entries = mistakes.read(lambda v: v.entries("`tags`"), value) or {}
+    found: dict[str, tuple[Pattern, ...]] = {}
+    for name, (_, columns) in entries.items():
+        read = partial(patterns, what=f"the tag `{name}`", parts=4)
+        found[name] = mistakes.read(read, columns) or ()
+    return found
+
+
+def lines_of(value: Value) -> dict[str, int]:
+    """Where each tag stands in the file."""
+    return {name: key.line for name, (key, _) in value.entries("`tags`").items()}
 
 
 def read_hash_function(value: Value) -> str:
@@ -57,7 +66,9 @@ def read_mask(value: Value, tags: Tags) -> MaskRule:
     if ("tag" in f) == ("columns" in f):
         raise value.wrong("a mask needs either `tag` or `columns`.")
     if "tag" in f:
-        columns = tags[word(f["tag"], "`tag`", tuple(tags), kind="tag")]
+        tag = f["tag"].text("`tag`")
+        check_tag(f["tag"], "tag", tag, tuple(tags))
+        columns = tags[tag]
     else:
         columns = patterns(f["columns"], "`columns`", 4)
     return MaskRule(

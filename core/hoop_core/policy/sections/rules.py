@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from hoop_core.model import Kind, RoleBinding
 from hoop_core.policy.condition_types import check_types
 from hoop_core.policy.conditions import Condition, ConditionError, compile_condition
 from hoop_core.policy.model import RoleRule, Rule, Then
-from hoop_core.policy.sections.common import approval_terms, groups, patterns, word
+from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
 from hoop_core.policy.yaml_reader import Fields, Value
 from hoop_core.sql.names import stored
 
@@ -40,10 +43,9 @@ def read_role(value: Value) -> RoleRule:
     return RoleRule(frozenset(f["groups"].texts("`groups`")), binding, line=value.line)
 
 
-def read_rules(value: Value, tags: tuple[str, ...] = ()) -> tuple[Rule, ...]:
-    """`tags` are those of the policy, which conditions may look for."""
-    names: set[str] = set()
-    return tuple(_rule(v, names, tags) for v in value.items("`rules`"))
+def rule_reader(tags: tuple[str, ...] = ()) -> Callable[[Value], Rule]:
+    """Reads the rules of one policy. `tags` are those of the policy, which conditions may look for."""
+    return partial(_rule, names=set(), tags=tags)
 
 
 def _rule(value: Value, names: set[str], tags: tuple[str, ...]) -> Rule:
@@ -105,11 +107,10 @@ def _condition(value: Value, tags: tuple[str, ...]) -> Condition:
         check_types(condition)
     except ConditionError as e:
         if e.wrong:
-            raise value.unknown("name in `when`:", e.wrong, e.valid) from None
+            raise value.unknown(e.what, e.wrong, e.valid) from None
         raise value.wrong(
-            f"`when` is not a CEL expression that gives true or false: {e}."
+            f"`when` is not a CEL expression that gives true or false: {e}.", e.hint
         ) from None
     for tag in condition.tags:
-        if tag not in tags:
-            raise value.unknown("tag in `when`:", tag, tags)
+        check_tag(value, "tag in `when`:", tag, tags)
     return condition
