@@ -603,15 +603,27 @@ def test_dev_up_leaves_a_stack_behind_that_down_takes_away(tmp_path: Path) -> No
 
 
 @pytest.mark.e2e
-def test_dev_up_shows_the_log_of_a_gateway_that_does_not_start(tmp_path: Path) -> None:
+def test_a_gateway_that_does_not_start_is_shown_with_its_log(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nrulez: []\n")
+    up = DevStack(tmp_path / "home", policy=policy)
+    try:
+        with pytest.raises(PartFailed) as caught:
+            up.start()
+        assert "gateway" in caught.value.part.lower()
+        assert "rulez" in caught.value.log_tail
+    finally:
+        up.stop()
+    assert supervisor.running(tmp_path / "home") is None
+
+
+def test_dev_up_refuses_a_wrong_policy_before_anything_starts(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nrulez: []\n")
     up = dev(tmp_path / "home", "up", "--policy", str(policy), "--json")
-    assert up.returncode == 3
-    error = json.loads(up.stdout)["error"]
-    assert "gateway" in error["message"]
-    assert "rulez" in error["log_tail"]
-    assert supervisor.running(tmp_path / "home") is None
+    assert up.returncode == 2
+    assert str(policy) in json.loads(up.stdout)["error"]["message"]
+    assert not (tmp_path / "home" / "logs").exists()
 
 
 def test_a_refused_second_start_leaves_the_running_stack_alone(stack: DevStack) -> None:

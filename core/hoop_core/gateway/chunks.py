@@ -216,7 +216,6 @@ class _Passage:
         self._streamer, self._source, self._writer = streamer, source, writer
         self._chunks, self._number, self._live = chunks, number, live
         self._held = held
-        self._complete = False
 
     @property
     def statement_id(self) -> str:
@@ -238,7 +237,13 @@ class _Passage:
             if self._writer is not None:
                 await asyncio.to_thread(self._writer.write, piece)
             yield piece
-        self._complete = True
+        # The response has not ended for the client yet: what it has whole is on record by then.
+        await self._record(complete=True)
+
+    async def _record(self, *, complete: bool) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await self._streamer.finish(writer, self._chunks, self._number, complete=complete)
 
     def begin(self) -> None:
         self._live.busy += 1
@@ -247,10 +252,7 @@ class _Passage:
         self._live.busy -= 1
         self._live.last_used = time.monotonic()
         await self._held.aclose()
-        if self._writer is not None:
-            await self._streamer.finish(
-                self._writer, self._chunks, self._number, complete=self._complete
-            )
+        await self._record(complete=False)
 
 
 class _PartResponse(StreamingResponse):
