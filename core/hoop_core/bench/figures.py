@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hoop_core.analysts.analyst import COLLECT_AFTER
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -28,13 +30,18 @@ class Spread:
 
 
 @contextmanager
-def between_collections() -> Iterator[Callable[[], Any]]:
-    """Garbage is collected when the caller says so, as a worker does between two statements."""
+def between_collections() -> Iterator[Callable[[], None]]:
+    """Garbage is collected between two runs only, and when there is enough of it, as in a worker."""
+
+    def collect() -> None:
+        if gc.get_count()[0] > COLLECT_AFTER:
+            gc.collect()
+
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
-        yield gc.collect
+        yield collect
     finally:
         gc.enable()
         gc.unfreeze()

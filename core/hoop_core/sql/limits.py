@@ -131,6 +131,8 @@ def scan(sql: str, limits: Limits = DEFAULT) -> Scan:
     costs = _Costs(limits)
     pieces: list[str] = []
     end = -1  # where the previous token ended
+    previous = _Role.NONE
+    naming = _Role.NAMING  # looking up a member of an enumeration takes time
     for token in tokens:
         start, last = token.start, token.end
         text = sql[start : last + 1]
@@ -149,11 +151,11 @@ def scan(sql: str, limits: Limits = DEFAULT) -> Scan:
             raise _unreadable(sql[end : last + 1], token)
         pieces.append(piece)
         end = last
-        if costs.previous is _Role.NAMING and role in _NAMES_AFTER:
+        if previous is naming and role in _NAMES_AFTER:
             role = _Role.NONE
-        if role or costs.run:
-            costs.count(role)
-        costs.previous = role
+        if 0 < role < naming or costs.run:  # the others matter to the word after them only
+            costs.count(role, previous)
+        previous = role
     return Scan(sql, tokens, tuple(pieces))
 
 
@@ -276,17 +278,16 @@ class _Costs:
         self._opened_by = [_Role.NONE]  # per nesting level: the role of the word before it
         self._types = self._pivots = 0
         self.run = 0
-        self.previous = _Role.NONE
 
-    def count(self, role: _Role) -> None:
+    def count(self, role: _Role, previous: _Role) -> None:
         """Raises StatementRefused: TOO_DEEP, TOO_MANY_READS, MULTI_STATEMENT."""
         self.run = self.run + 1 if role is _Role.PREFIX else 0
         if role is _Role.OPEN:
             self._depth += 1
             self._pending.append(0)
-            self._opened_by.append(self.previous)
-            self._types += self.previous is _Role.TYPE
-            self._pivots += self.previous is _Role.PIVOT
+            self._opened_by.append(previous)
+            self._types += previous is _Role.TYPE
+            self._pivots += previous is _Role.PIVOT
         elif role is _Role.CLOSE:
             self._close()
         elif role is _Role.CASE:
@@ -297,7 +298,7 @@ class _Costs:
             self._cases -= 1
         elif role in {_Role.READ, _Role.JOIN}:
             self._reads += 1
-            if role is _Role.JOIN and self.previous is not _Role.UNCONDITIONAL:
+            if role is _Role.JOIN and previous is not _Role.UNCONDITIONAL:
                 self._pending[-1] += 1
                 self._open_joins += 1
         elif role is _Role.ANSWER and self._pending[-1]:
