@@ -20,6 +20,7 @@ from hoop_core.model import Outcome
 from hoop_core.policy.file import load_policy, parse_policy
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import load_catalog
+from hoop_core.sql.limits import SNOWFLAKE
 from tests import compositions as grammar
 from tests.noninterference import World, ask, told_apart
 
@@ -141,13 +142,16 @@ class Tally:
     def look(self, sql: str) -> None:
         if sql in self.texts:
             return
-        self.texts.add(sql)
         verdict = ask(sql, self.policy, grammar.CATALOG)
         if verdict.rewritten is None:
+            self.texts.add(sql)
             return
-        self.count["allowed"] += 1
-        one, other = (w.show(verdict.rewritten, ordered=True) for w in self.pair)
+        # where the statement leaves the order open, so do we: hidden rows may change the engine's plan
+        ordered = SNOWFLAKE.parse(sql)[0].args.get("order") is not None
+        one, other = (w.show(verdict.rewritten, ordered=ordered) for w in self.pair)
         assert one == other, verdict.rewritten
+        self.texts.add(sql)
+        self.count["allowed"] += 1
         self.count["ran"] += one.error is None
         if len(self.texts) % 4 == 0:  # some of them: enough to know the share
             self.count["unguarded"] += 1
