@@ -284,6 +284,44 @@ def test_a_part_is_masked_on_its_way_and_in_its_recording(log: AuditLog, tmp_pat
     assert upstream.closed
 
 
+def test_a_client_that_leaves_at_the_last_byte_does_not_keep_it_from_the_log(
+    log: AuditLog, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = PartStreamer.finish
+    ends: list[bool] = []
+
+    async def slowly(self: PartStreamer, *given: Any, complete: bool) -> None:
+        reading.set()
+        await asyncio.sleep(0.05)
+        await finish(self, *given, complete=complete)
+        ends.append(complete)
+
+    monkeypatch.setattr(PartStreamer, "finish", slowly)
+    reading = asyncio.Event()
+
+    async def run() -> None:
+        transport = httpx.MockTransport(
+            lambda _r: httpx.Response(200, stream=Upstream(stream([MAIL])))
+        )
+        async with httpx.AsyncClient(transport=transport) as http:
+            chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {})
+            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log, Screeners())
+            response = await streamer.respond(chunks, 0, live())
+
+            async def send(_message: Any) -> None:
+                return
+
+            async def receive() -> Any:
+                await reading.wait()  # all bytes are out, and their record is being written
+                return {"type": "http.disconnect"}
+
+            scope = {"type": "http", "asgi": {"spec_version": "2.0"}}
+            await response(scope, receive, send)
+
+    asyncio.run(run())
+    assert ends == [True]
+
+
 @pytest.mark.parametrize(("screen", "part"), [(BLOCK, stream([MAIL])), (MASK, b"broken")])
 def test_a_withheld_part_sends_no_byte_of_itself(
     log: AuditLog, tmp_path: Any, screen: Screen, part: bytes

@@ -13,6 +13,7 @@ from typing import Any
 from hoop_core.errors import SessionGone
 from hoop_core.http import BadRequest, writable
 from hoop_core.model import Identity, Json, Lease, NameContext, RoleBinding, RunContext
+from hoop_core.parameters import AT_SIGN_IN, MEANING
 from hoop_core.snowflake.session import SnowflakeSession
 
 _CONTEXT_LIMIT = 4096
@@ -123,34 +124,12 @@ def run_context(text: Any) -> RunContext:
     return RunContext(fields.pop("orchestrator", ""), fields)
 
 
-# What changes the meaning of a text, and so what an approver signs; not how a result looks.
-_MEANING = frozenset({
-    "BINARY_INPUT_FORMAT", "BINARY_OUTPUT_FORMAT", "DATE_INPUT_FORMAT", "DATE_OUTPUT_FORMAT",
-    "TIMESTAMP_INPUT_FORMAT", "TIMESTAMP_LTZ_OUTPUT_FORMAT", "TIMESTAMP_NTZ_OUTPUT_FORMAT",
-    "TIMESTAMP_OUTPUT_FORMAT", "TIMESTAMP_TYPE_MAPPING", "TIMESTAMP_TZ_OUTPUT_FORMAT", "TIMEZONE",
-    "TIME_INPUT_FORMAT", "TIME_OUTPUT_FORMAT", "WEEK_OF_YEAR_POLICY", "WEEK_START",
-})  # fmt: skip
-
-
 def meaning_of(*parameters: Json) -> Json:
     """The parameters in force that change what a statement does, later ones over earlier ones."""
     merged: Json = {}
     for given in parameters:
-        merged |= {k: str(v) for k, v in given.items() if k in _MEANING}
+        merged |= {k: str(v) for k, v in given.items() if k in MEANING}
     return merged
-
-
-# What a session may set: how values look and how long they may take, never what may be reached.
-SESSION_PARAMETERS = frozenset({
-    "AUTOCOMMIT", "BINARY_INPUT_FORMAT", "BINARY_OUTPUT_FORMAT", "CLIENT_TIMESTAMP_TYPE_MAPPING",
-    "DATE_INPUT_FORMAT", "DATE_OUTPUT_FORMAT", "GO_QUERY_RESULT_FORMAT",
-    "JDBC_QUERY_RESULT_FORMAT", "NODE_QUERY_RESULT_FORMAT", "ODBC_QUERY_RESULT_FORMAT",
-    "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT", "QUERY_TAG", "ROWS_PER_RESULTSET",
-    "STATEMENT_QUEUED_TIMEOUT_IN_SECONDS", "STATEMENT_TIMEOUT_IN_SECONDS", "TIMESTAMP_INPUT_FORMAT",
-    "TIMESTAMP_LTZ_OUTPUT_FORMAT", "TIMESTAMP_NTZ_OUTPUT_FORMAT", "TIMESTAMP_OUTPUT_FORMAT",
-    "TIMESTAMP_TYPE_MAPPING", "TIMESTAMP_TZ_OUTPUT_FORMAT", "TIMEZONE", "TIME_INPUT_FORMAT",
-    "TIME_OUTPUT_FORMAT", "USE_CACHED_RESULT", "WEEK_OF_YEAR_POLICY", "WEEK_START",
-})  # fmt: skip
 
 
 def allowed_parameters(given: Any) -> Json:
@@ -160,5 +139,5 @@ def allowed_parameters(given: Any) -> Json:
     return {
         k.upper(): v
         for k, v in given.items()
-        if k.upper() in SESSION_PARAMETERS and isinstance(v, (str, int, float, bool))
+        if k.upper() in AT_SIGN_IN and isinstance(v, (str, int, float, bool))
     }

@@ -216,6 +216,7 @@ class _Passage:
         self._streamer, self._source, self._writer = streamer, source, writer
         self._chunks, self._number, self._live = chunks, number, live
         self._held = held
+        self._recording: asyncio.Task[None] | None = None
 
     @property
     def statement_id(self) -> str:
@@ -241,9 +242,13 @@ class _Passage:
         await self._record(complete=True)
 
     async def _record(self, *, complete: bool) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await self._streamer.finish(writer, self._chunks, self._number, complete=complete)
+        """The first call counts. A client that goes away meanwhile does not keep it from the log."""
+        if self._writer is not None and self._recording is None:
+            self._recording = asyncio.create_task(
+                self._streamer.finish(self._writer, self._chunks, self._number, complete=complete)
+            )
+        if self._recording is not None:
+            await asyncio.shield(self._recording)
 
     def begin(self) -> None:
         self._live.busy += 1

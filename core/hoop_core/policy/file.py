@@ -21,7 +21,7 @@ from hoop_core.policy.sections.detectors import read_detector
 from hoop_core.policy.sections.filters import read_filter
 from hoop_core.policy.sections.masks import lines_of, read_hash_function, read_mask, read_tags
 from hoop_core.policy.sections.rules import read_role, rule_reader
-from hoop_core.policy.yaml_reader import Mistakes, Value, read_document
+from hoop_core.yaml_reader import Mistakes, Value, read_document
 
 NO_POLICY = ("cases", "catalog")
 """Keys that nothing is decided by. They are not in the digest: a new test leaves grants valid."""

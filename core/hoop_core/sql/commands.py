@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sqlglot import Token, TokenType
 
 from hoop_core.model import Kind, NameContext, TableName
+from hoop_core.parameters import ALTERABLE
 from hoop_core.sql.names import resolve_parts
 from hoop_core.sql.refusals import refuse
 
@@ -38,42 +39,6 @@ _SHOW = (
     ("IMPORTED", "KEYS"),
 )
 _OF_ONE_TABLE = {"COLUMNS", "KEYS"}
-
-# Session parameters that change how values look or how long things take: never which objects are meant
-# (QUOTED_IDENTIFIERS_IGNORE_CASE, SEARCH_PATH), how many statements run, or how the run is labelled.
-_SESSION_PARAMETERS = frozenset(
-    {
-        "AUTOCOMMIT",
-        "BINARY_INPUT_FORMAT",
-        "BINARY_OUTPUT_FORMAT",
-        "DATE_INPUT_FORMAT",
-        "DATE_OUTPUT_FORMAT",
-        "ERROR_ON_NONDETERMINISTIC_MERGE",
-        "ERROR_ON_NONDETERMINISTIC_UPDATE",
-        "GEOGRAPHY_OUTPUT_FORMAT",
-        "GEOMETRY_OUTPUT_FORMAT",
-        "LOCK_TIMEOUT",
-        "STATEMENT_QUEUED_TIMEOUT_IN_SECONDS",
-        "STATEMENT_TIMEOUT_IN_SECONDS",
-        "STRICT_JSON_OUTPUT",
-        "TIMESTAMP_DAY_IS_ALWAYS_24H",
-        "TIMESTAMP_INPUT_FORMAT",
-        "TIMESTAMP_LTZ_OUTPUT_FORMAT",
-        "TIMESTAMP_NTZ_OUTPUT_FORMAT",
-        "TIMESTAMP_OUTPUT_FORMAT",
-        "TIMESTAMP_TYPE_MAPPING",
-        "TIMESTAMP_TZ_OUTPUT_FORMAT",
-        "TIMEZONE",
-        "TIME_INPUT_FORMAT",
-        "TIME_OUTPUT_FORMAT",
-        "TRANSACTION_ABORT_ON_ERROR",
-        "TRANSACTION_DEFAULT_ISOLATION_LEVEL",
-        "TWO_DIGIT_CENTURY_START",
-        "USE_CACHED_RESULT",
-        "WEEK_OF_YEAR_POLICY",
-        "WEEK_START",
-    }
-)
 
 
 class _Reader:
@@ -265,7 +230,7 @@ def _alter_session(reader: _Reader, names: NameContext) -> Command | None:
         if here is None or len(here[0]) != 1 or ahead[1].token_type is TokenType.IDENTIFIER:
             return None
         name = here[0][0].upper()
-        if name not in _SESSION_PARAMETERS:
+        if name not in ALTERABLE:
             raise refuse(
                 "SESSION_PARAMETER",
                 f"The session parameter {name} cannot be changed through Hoop.",

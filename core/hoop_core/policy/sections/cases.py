@@ -11,8 +11,8 @@ from hoop_core.policy.conditions import FIELDS
 from hoop_core.policy.model import Expectation, PolicyCase
 from hoop_core.policy.reasons import CODES, known
 from hoop_core.policy.sections.common import word
-from hoop_core.policy.yaml_reader import Fields, Value
 from hoop_core.sql.names import parse_parts, stored
+from hoop_core.yaml_reader import Fields, Value
 
 KEYS = (
     "name", "sql", "groups", "subject", "claims", "database", "schema", "run", "at",

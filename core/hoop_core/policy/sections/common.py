@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from hoop_core.model import ApprovalTerms
-from hoop_core.policy.yaml_reader import Fields, Value
 from hoop_core.spans import parse_span
 from hoop_core.sql.names import Pattern, parse_parts
+from hoop_core.yaml_reader import Fields, Value
 
 APPROVAL_KEYS = ("approvers", "quorum", "pending_for", "valid_for")
 _MOST_DAYS = 90

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hoop_core.model import Detector, DetectorAction
 from hoop_core.policy.model import DetectorRule
 from hoop_core.policy.sections.common import groups, word
-from hoop_core.policy.yaml_reader import Value
+from hoop_core.yaml_reader import Value
 
 KEYS = ("detect", "action", "except_groups")
 

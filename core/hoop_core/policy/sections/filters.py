@@ -5,7 +5,7 @@ from __future__ import annotations
 from hoop_core.policy.model import RowFilter
 from hoop_core.policy.predicates import PredicateError, parse_predicate
 from hoop_core.policy.sections.common import groups, pattern
-from hoop_core.policy.yaml_reader import Value
+from hoop_core.yaml_reader import Value
 
 KEYS = ("table", "where", "groups", "except_groups")
 

@@ -9,8 +9,8 @@ from functools import partial
 from hoop_core.masking.masks import Mask, MaskName
 from hoop_core.policy.model import MaskRule
 from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
-from hoop_core.policy.yaml_reader import Fields, Mistakes, Value
 from hoop_core.sql.names import Pattern
+from hoop_core.yaml_reader import Fields, Mistakes, Value
 
 UNITS = ("year", "quarter", "month", "week", "day", "hour")
 KEYS = ("tag", "columns", "mask", "except_groups", "exceptions")

@@ -10,8 +10,8 @@ from hoop_core.policy.condition_types import check_types
 from hoop_core.policy.conditions import Condition, ConditionError, compile_condition
 from hoop_core.policy.model import RoleRule, Rule, Then
 from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
-from hoop_core.policy.yaml_reader import Fields, Value
 from hoop_core.sql.names import stored
+from hoop_core.yaml_reader import Fields, Value
 
 ROLE_KEYS = ("groups", "vault_role", "snowflake_role", "warehouse")
 RULE_KEYS = ("name", "groups", "kinds", "reads", "writes", "when", "then", "approval")
