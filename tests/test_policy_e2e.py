@@ -94,6 +94,25 @@ def test_a_row_filter_holds_from_the_moment_its_policy_is_in_the_log(
     assert ("*", "row_filter") in exposed
 
 
+def test_a_filter_that_settings_could_change_is_refused_to_a_session_that_set_them(
+    stack: DevStack, connect: Connect, policy: Editor
+) -> None:
+    where = "SIGNED_UP >= TO_DATE('2000-01-01', 'YYYY-MM-DD') AND REGION = 'EU'"
+    policy.write(
+        f'{policy.original}\nrow_filters:\n  - {{table: "PROD.CRM.CUSTOMERS", where: "{where}"}}\n'
+    )
+    agent = connect()
+    assert regions(agent) == ["EU"]
+    agent.cursor().execute("ALTER SESSION SET TIMEZONE = 'UTC'")
+    with pytest.raises(Error, match="what the session was set to: TIMEZONE"):
+        regions(agent)
+    assert logged(stack, "statement.refused")[-1]["reason"] == "ROW_FILTER_SESSION"
+    with pytest.raises(Error, match="what the session was set to: TIMEZONE"):
+        regions(connect(session_parameters={"TIMEZONE": "UTC"}))
+    agent.cursor().execute("ALTER SESSION UNSET TIMEZONE")
+    assert regions(agent) == ["EU"]
+
+
 def test_a_policy_with_a_mistake_changes_nothing(
     stack: DevStack, connect: Connect, policy: Editor
 ) -> None:
