@@ -82,6 +82,29 @@ sessions = Table(
     Column("opened_at", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
     Column("close_reason", String(64)),
+    Column("account", String(255), nullable=False, server_default=""),
+    # The replica that holds the session, and SHA-256 of the two handles in force: any replica finds it by them.
+    Column("owner", String(64), index=True),
+    Column("token_digest", String(64), index=True, unique=True),
+    Column("master_digest", String(64), index=True, unique=True),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    # A new id at every start: what an earlier process of the same name held is nobody's any more.
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False, index=True),
+    Column("url", String(1024), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+seen_tokens = Table(
+    "seen_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 approvals = Table(
@@ -140,4 +163,6 @@ leases = Table(
     Column("revoked_at", UtcDateTime),
     Column("confirmed_at", UtcDateTime),
     Column("last_error", Text),
+    Column("account", String(255), nullable=False, server_default=""),
+    Column("owner", String(64), index=True),
 )
