@@ -351,7 +351,7 @@ def test_other_groups_that_change_no_mask_do_not_end_it(
     desk: ApprovalDesk, granted: Approval
 ) -> None:
     moved = replace(AGENT, groups=("agents", "new-team"))
-    assert scope_of(moved, ROLE, POLICY) == bound().scope
+    assert scope_of(moved, ROLE, POLICY, "") == bound().scope
 
 
 def test_asking_again_finds_the_open_request(desk: ApprovalDesk) -> None:

@@ -85,9 +85,9 @@ class Guard:
     delivery: Delivery
     analysts: Analysts
 
-    def role_for(self, identity: Identity, requested: str | None) -> RoleBinding:
-        """Who a caller becomes, under the policy in force now. Raises PolicyDenied."""
-        return self.policy.role_for(identity, requested)
+    def role_for(self, identity: Identity, requested: str | None, account: str = "") -> RoleBinding:
+        """Who a caller becomes in an account, under the policy in force now. Raises PolicyDenied."""
+        return self.policy.for_account(account).role_for(identity, requested)
 
     async def run(self, session: GuardedSession, request: QueryRequest) -> Delivered:
         """Take one statement through all gates. Raises HoopError; a refusal is in the log.
@@ -147,7 +147,7 @@ class Guard:
         Raises StatementRefused, PolicyDenied, or AnalysisUnavailable.
         """
         _check_served(request)
-        policy = self.policy
+        policy = self.policy.for_account(session.account)
         exceptions = await self._exceptions(session, policy)
         policy.check_role(session.identity, session.role)
         question = Question(
@@ -184,6 +184,7 @@ class Guard:
             catalog_digest=judged.catalog_digest,
             run=session.run,
             settings=settings,
+            account=session.account,
         )
         return Plan(verdict, binding, policy.screen_for(session.identity))
 
@@ -194,7 +195,7 @@ class Guard:
         """
         if not policy.offers_exceptions:
             return NONE
-        scope = scope_of(session.identity, session.role, policy)
+        scope = scope_of(session.identity, session.role, policy, session.account)
         return InForce.of(await asyncio.to_thread(self.desk.standing, scope))
 
     # ------------------------------------------------------------------ 4

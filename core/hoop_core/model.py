@@ -19,6 +19,14 @@ def quote_part(part: str) -> str:
     return part if _PLAIN.match(part) else '"' + part.replace('"', '""') + '"'
 
 
+def account_key(name: str) -> str:
+    """An account identifier as it is compared: drivers cut off the region, and write `_` or `-`, in any case.
+
+    https://docs.snowflake.com/en/user-guide/admin-account-identifier
+    """
+    return name.strip().partition(".")[0].upper().replace("_", "-")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TableName:
     """A fully qualified object name, in stored case (unquoted identifiers are already folded up)."""

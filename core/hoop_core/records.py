@@ -52,6 +52,7 @@ def asked_json(session: GuardedSession, request: QueryRequest) -> Json:
         "statement_id": request.statement_id,
         "identity": identity_json(session.identity),
         "run_asserted": run_json(session.run),
+        "account": session.account,
         "snowflake_role": session.role.snowflake_role,
         "database": session.names.database,
         "schema": session.names.schema,

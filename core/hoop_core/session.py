@@ -34,6 +34,8 @@ class GuardedSession:
     open_upstream: Callable[
         [GuardedSession], Coroutine[Any, Any, tuple[Lease, SnowflakeSession]]
     ] = field(repr=False)
+    account: str = ""
+    """Key of the Snowflake account that the client chose (`model.account_key`)."""
     _opening: asyncio.Task[tuple[Lease, SnowflakeSession]] | None = field(default=None, repr=False)
     _recorded: int = 0
     closed: bool = False

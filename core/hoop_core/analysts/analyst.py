@@ -107,7 +107,7 @@ class Analyst:
                 case LoadPolicy():
                     self._load(message)
                 case Ask():
-                    policy = self._policies[message.policy_digest]
+                    policy = self._policies[message.policy]
                     conversation = judging(**message.arguments, policy=policy)
                     self._go_on(_Conversation(conversation, dict(message.known)))
                 case Tell() if self._under_way is not None:
@@ -119,15 +119,17 @@ class Analyst:
                     raise wire.WireError("a message out of turn")
 
     def _load(self, message: LoadPolicy) -> None:
-        for digest in message.drop:
-            self._policies.pop(digest, None)
+        for key in message.drop:
+            self._policies.pop(key, None)
         try:
             policy = parse_policy(message.text, message.source)
         except HoopError:
             return self._send(Answer(Says.UNUSABLE))
-        if policy.digest != message.digest:
+        if message.account is not None:
+            policy = policy.for_account(message.account)
+        if policy.key != message.key:
             return self._send(Answer(Says.UNUSABLE))
-        self._policies[policy.digest] = policy
+        self._policies[policy.key] = policy
         return self._send(Answer(Says.LOADED))
 
     def _go_on(self, conversation: _Conversation) -> None:

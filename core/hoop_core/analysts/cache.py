@@ -68,7 +68,7 @@ class DecisionCache:
         return (
             question.sql,
             question.names,
-            question.policy.digest,
+            question.policy.key,
             (who.issuer, who.subject, who.name, who.groups, who.method),
             tuple(sorted(who.claims.items())),
             (run.orchestrator, *sorted(run.fields.items())) if "run" in uses else None,
@@ -78,9 +78,9 @@ class DecisionCache:
         )
 
     def _used_by(self, policy: Policy) -> frozenset[str]:
-        uses = self._uses.get(policy.digest)
+        uses = self._uses.get(policy.key)
         if uses is None:
-            uses = self._uses[policy.digest] = used_by(policy)
+            uses = self._uses[policy.key] = used_by(policy)
             while len(self._uses) > 1_000:
                 self._uses.popitem(last=False)
         return uses

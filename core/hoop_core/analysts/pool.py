@@ -168,7 +168,7 @@ class Analysts:
     ) -> _Found | _Lookup:
         """Raises TimeoutError at the deadline, and WorkerGone; the worker is given back otherwise."""
         left = self._deadline
-        message: Ask | Tell = Ask(question.policy.digest, question.arguments(), known)
+        message: Ask | Tell = Ask(question.policy.key, question.arguments(), known)
         for _ in range(_MOST_ROUNDS):
             begun = time.monotonic()
             async with asyncio.timeout(left):

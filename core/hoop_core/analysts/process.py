@@ -80,13 +80,13 @@ class Worker:
 
     async def load(self, policy: Policy) -> None:
         """Give the worker a policy that it does not have yet. Raises WorkerGone, AnalysisUnavailable."""
-        if policy.digest in self._policies:
-            self._policies.move_to_end(policy.digest)
+        if policy.key in self._policies:
+            self._policies.move_to_end(policy.key)
             return
         drop = tuple(self._policies)[: max(0, len(self._policies) - _POLICIES_KEPT + 1)]
-        for digest in drop:
-            del self._policies[digest]
-        await self._send(LoadPolicy(policy.digest, policy.text, policy.source, drop))
+        for key in drop:
+            del self._policies[key]
+        await self._send(LoadPolicy(policy.key, policy.account, policy.text, policy.source, drop))
         answer, _ = await self._answer()
         if answer.says is Says.UNUSABLE:
             raise AnalysisUnavailable(
@@ -95,7 +95,7 @@ class Worker:
             )
         if answer.says is not Says.LOADED:
             raise WorkerGone
-        self._policies[policy.digest] = None
+        self._policies[policy.key] = None
 
     async def exchange(self, message: Ask | Tell) -> tuple[Answer, int]:
         """Ask, and wait for as long as it takes: the answer and its length. Raises WorkerGone."""

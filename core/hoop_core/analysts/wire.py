@@ -40,7 +40,8 @@ class WireError(Exception):
 class LoadPolicy:
     """Read a policy anew from its text, and drop the ones that the gateway will not name again."""
 
-    digest: str
+    key: str
+    account: str | None
     text: str
     source: str
     drop: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ class LoadPolicy:
 class Ask:
     """Judge a statement. `arguments` go to `judge.judging`; `known` is what is known of the catalog."""
 
-    policy_digest: str
+    policy: str
     arguments: dict[str, Any]
     known: dict[Any, Any]
 

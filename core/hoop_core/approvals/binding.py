@@ -57,6 +57,7 @@ class Binding:
     run: RunContext
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Session and statement parameters that change what the text means (formats, time zone)."""
+    account: str = ""
 
     @property
     def scope(self) -> None:
@@ -67,6 +68,7 @@ class Binding:
         return digest(
             {
                 "identity": self.identity.key,
+                "account": self.account,
                 "snowflake_role": self.role.snowflake_role,
                 "fingerprint": self.fingerprint,
                 "executed": self.executed_sha256,

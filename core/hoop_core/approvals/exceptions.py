@@ -34,13 +34,16 @@ KIND = "masking_exception"
 
 @dataclass(frozen=True, slots=True)
 class ExceptionBinding:
-    """What an exception is given for. Another policy, role or group membership makes another scope."""
+    """What an exception is given for. Another policy, account, role or group membership makes another
+    scope.
+    """
 
     identity: Identity
     role: RoleBinding
     policy: Policy
     columns: tuple[ColumnName, ...]
     span: timedelta
+    account: str = ""
 
     def terms(self, offered: Offer) -> ApprovalTerms:
         """What the policy offers, for as long as was asked."""
@@ -48,7 +51,7 @@ class ExceptionBinding:
 
     @property
     def scope(self) -> str:
-        return scope_of(self.identity, self.role, self.policy)
+        return scope_of(self.identity, self.role, self.policy, self.account)
 
     @property
     def digest(self) -> str:
@@ -62,7 +65,7 @@ class ExceptionBinding:
         )
 
 
-def scope_of(identity: Identity, role: RoleBinding, policy: Policy) -> str:
+def scope_of(identity: Identity, role: RoleBinding, policy: Policy, account: str) -> str:
     """SHA-256 (hex) of everything that must still be so when an exception is used.
 
     Which masks bind the caller is part of it: who loses an `except_groups` membership would otherwise
@@ -73,6 +76,7 @@ def scope_of(identity: Identity, role: RoleBinding, policy: Policy) -> str:
         {
             "kind": KIND,
             "identity": identity.key,
+            "account": account,
             "snowflake_role": role.snowflake_role,
             "policy": policy.digest,
             "masks": [number for number, m in enumerate(policy.masks) if m in binding],

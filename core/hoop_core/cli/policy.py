@@ -40,6 +40,9 @@ def explain(  # noqa: PLR0917  options of a command
     ] = None,
     database: Annotated[str | None, typer.Option("--database", help="Current database.")] = None,
     schema_: Annotated[str | None, typer.Option("--schema", help="Current schema.")] = None,
+    account: Annotated[
+        str, typer.Option("--account", help="The account; without it, what holds in all of them.")
+    ] = "",
     subject: Annotated[str, typer.Option("--subject", help="The caller's subject.")] = "explain",
     claim: Annotated[
         list[str] | None,
@@ -60,7 +63,8 @@ def explain(  # noqa: PLR0917  options of a command
     Try it: hoop policy explain --sql "select email from customers"
 
     Without --sql, read {"id": ..., "sql": ...} lines from standard input and write one decision a line;
-    that output is always JSON lines. A line may give its own "groups", "subject", "database" and "schema".
+    that output is always JSON lines. A line may give its own "groups", "subject", "account",
+    "database" and "schema".
     """
     demo = policy is None and sql is not None
     with failing(as_json):
@@ -77,6 +81,7 @@ def explain(  # noqa: PLR0917  options of a command
             sql=sql or "",
             subject=subject,
             groups=tuple(g for g in (groups or "").split(",") if g.strip()),
+            account=account,
             database=database,
             schema=schema_,
         )
@@ -102,6 +107,7 @@ class _Request:
     sql: str
     subject: str
     groups: tuple[str, ...]
+    account: str
     database: str | None
     schema: str | None
     id: Any = None
@@ -119,7 +125,7 @@ class _Asker:
             asked.sql,
             names(asked.database, asked.schema),
             identity=identity,
-            policy=self._tried.policy,
+            policy=self._tried.policy.for_account(asked.account),
             catalog=self._tried.catalog,
             run=RunContext(),
             now=datetime.now(UTC),
@@ -139,9 +145,11 @@ def _request(line: str, number: int, given: _Request) -> _Request:
             f"Line {number} of the input is not an object with a text `sql`.",
             'Write {"id": 1, "sql": "SELECT 1"}.',
         )
-    own: dict[str, Any] = {k: found[k] for k in ("subject", "database", "schema") if k in found}
+    own: dict[str, Any] = {
+        k: found[k] for k in ("subject", "account", "database", "schema") if k in found
+    }
     for key, value in own.items():
-        if not isinstance(value, str) and (value is not None or key == "subject"):
+        if not isinstance(value, str) and (value is not None or key in {"subject", "account"}):
             raise ConfigError(f"Line {number} of the input: `{key}` is no text.")
     if "groups" in found:
         groups = found["groups"]

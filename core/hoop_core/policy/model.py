@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -21,6 +21,7 @@ from hoop_core.model import (
     RunContext,
     Screen,
     TableName,
+    account_key,
 )
 from hoop_core.policy.conditions import Condition
 from hoop_core.policy.predicates import Predicate
@@ -35,7 +36,7 @@ class Then(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`groups`, `kinds`, `reads`, `writes` that are None were not given."""
+    """`groups`, `kinds`, `reads`, `writes`, `accounts` that are None were not given."""
 
     name: str
     then: Then
@@ -45,6 +46,7 @@ class Rule:
     writes: tuple[Pattern, ...] | None = None
     when: Condition | None = None
     approval: ApprovalTerms | None = None
+    accounts: frozenset[str] | None = None
     line: int = field(default=0, compare=False)
 
     def speaks_of(self, identity: Identity) -> bool:
@@ -55,6 +57,8 @@ class Rule:
 class RoleRule:
     groups: frozenset[str]
     binding: RoleBinding
+    accounts: frozenset[str] | None = None
+    """Keys of the accounts that the entry is for (`model.account_key`); None: for all."""
     line: int = field(default=0, compare=False)
 
 
@@ -127,6 +131,7 @@ class PolicyCase:
     run: RunContext
     expected: Expectation
     at: datetime | None = None
+    account: str = ""
     line: int = 0
 
 
@@ -151,6 +156,29 @@ class Policy:
     source: str = field(default="", compare=False)
     text: str = field(default="", repr=False, compare=False)
     """The file's text, from which the same policy can be read again elsewhere."""
+    account: str | None = None
+    """The account that it was narrowed to, if that makes a difference."""
+
+    @property
+    def key(self) -> str:
+        """What tells policies apart that come of one file: the digest, and the account."""
+        return self.digest if self.account is None else f"{self.digest}@{self.account}"
+
+    def for_account(self, name: str) -> Policy:
+        """What of the policy is in force for one account: roles and rules of other accounts are not there.
+
+        Masks, row filters and detectors hold for all accounts. The digest stays that of the whole file.
+        """
+        account = account_key(name)
+        named = [e.accounts for e in self.roles] + [e.accounts for e in self.rules]
+        if self.account is not None or not any(named):
+            return self
+        return replace(
+            self,
+            roles=tuple(r for r in self.roles if r.accounts is None or account in r.accounts),
+            rules=tuple(r for r in self.rules if r.accounts is None or account in r.accounts),
+            account=account,
+        )
 
     def screen_for(self, identity: Identity) -> Screen:
         """What the detectors do to this caller's results: for each kind the strictest binding action."""

@@ -75,7 +75,16 @@ def json_schema() -> dict[str, Any]:
 
 def _role(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
     return _closed(
-        {"groups": words, "vault_role": text, "snowflake_role": text, "warehouse": text},
+        {
+            "groups": words,
+            "vault_role": text,
+            "snowflake_role": text,
+            "warehouse": text,
+            "accounts": {
+                **words,
+                "description": "The Snowflake accounts it is for; all without it.",
+            },
+        },
         "groups",
         "vault_role",
         "snowflake_role",
@@ -154,6 +163,7 @@ def _case(text: dict[str, Any]) -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": {"anyOf": [text, texts]},
             },
+            "account": text,
             "database": text,
             "schema": text,
             "run": _closed(dict.fromkeys(RUN_KEYS, text)),
@@ -177,6 +187,7 @@ def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any])
     return _closed(
         {
             "name": text,
+            "accounts": words,
             "groups": words,
             "kinds": {"type": "array", "minItems": 1, "items": {"enum": [k.value for k in Kind]}},
             "reads": _names(3),

@@ -29,7 +29,7 @@ def run_case(case: PolicyCase, policy: Policy, catalog: Catalog, now: datetime) 
         case.sql,
         case.names,
         identity=case.identity,
-        policy=policy,
+        policy=policy.for_account(case.account),
         catalog=catalog,
         run=case.run,
         now=case.at or now,

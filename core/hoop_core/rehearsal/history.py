@@ -1,6 +1,6 @@
 """Reading the statements of a history: plain JSON lines, Hoop's exported log, or an evidence bundle.
 
-A line is `{"sql": ..., "id", "groups", "subject", "database", "schema", "role", "claims", "at"}` (only
+A line is `{"sql": ..., "id", "groups", "subject", "database", "schema", "account", "role", "claims", "at"}` (only
 `sql` is needed), or a whole log entry. Of a log, what was asked and what was decided count; the rest is
 passed over, and so are descriptions that a driver asks for before it runs the same text.
 """
@@ -53,6 +53,7 @@ class Asked:
     role: str | None = None
     at: datetime | None = None
     was: OnRecord | None = None
+    account: str = ""
 
 
 def read_history(path: Path) -> Iterator[Asked]:
@@ -132,12 +133,25 @@ def _asked(line: Any, place: str) -> Asked | None:
         raise _Odd("no object")
     if "kind" in line and "data" in line:
         return _logged(line)
-    known = {"id", "sql", "groups", "subject", "database", "schema", "role", "claims", "at", "run"}
+    known = {
+        "id",
+        "sql",
+        "groups",
+        "subject",
+        "account",
+        "database",
+        "schema",
+        "role",
+        "claims",
+        "at",
+        "run",
+    }
     for key in line:
         if key not in known:
             raise _Odd(f"unknown key {key!r}")
     subject = _text(line, "subject") or "history"
     return Asked(
+        account=_text(line, "account") or "",
         place=str(line["id"]) if line.get("id") is not None else place,
         sql=_sql(line),
         identity=Identity(
@@ -162,6 +176,7 @@ def _logged(entry: Json) -> Asked | None:
         return None
     who = data["identity"]
     return Asked(
+        account=_text(data, "account") or "",
         place=f"entry {entry.get('seq')}",
         sql=_sql(data),
         identity=Identity(

@@ -153,6 +153,7 @@ def _recorded(was: OnRecord | None, verdict: Verdict | None) -> Judged:
 def _judged(
     asked: Asked, policy: Policy, catalog: Catalog, now: datetime
 ) -> tuple[Judged, Verdict | None]:
+    policy = policy.for_account(asked.account)
     try:
         if asked.role is not None:
             policy.role_for(asked.identity, quote_part(asked.role))

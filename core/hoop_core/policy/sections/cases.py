@@ -15,7 +15,7 @@ from hoop_core.sql.names import parse_parts, stored
 from hoop_core.yaml_reader import Fields, Value
 
 KEYS = (
-    "name", "sql", "groups", "subject", "claims", "database", "schema", "run", "at",
+    "name", "sql", "groups", "subject", "claims", "account", "database", "schema", "run", "at",
     "expect", "reason", "masked", "filtered", "rewritten_contains",
 )  # fmt: skip
 RUN_KEYS = FIELDS["run"]
@@ -42,6 +42,7 @@ def _case(value: Value, names: set[str]) -> PolicyCase:
         run=_run(f["run"]) if "run" in f else RunContext(),
         expected=_expected(f),
         at=_at(f["at"]) if "at" in f else None,
+        account=f["account"].text("`account`") if "account" in f else "",
         line=value.line,
     )
 

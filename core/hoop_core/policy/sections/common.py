@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from hoop_core.model import ApprovalTerms
+from hoop_core.model import ApprovalTerms, account_key
 from hoop_core.spans import parse_span
 from hoop_core.sql.names import Pattern, parse_parts
 from hoop_core.yaml_reader import Fields, Value
@@ -57,6 +57,13 @@ def check_tag(value: Value, what: str, tag: str, tags: Sequence[str]) -> None:
 def groups(fields: Fields, key: str) -> frozenset[str] | None:
     """A list of groups that may be left out: None then."""
     return frozenset(fields[key].texts(f"`{key}`")) if key in fields else None
+
+
+def accounts(fields: Fields) -> frozenset[str] | None:
+    """The Snowflake accounts that an entry is for; None where it is for all."""
+    if "accounts" not in fields:
+        return None
+    return frozenset(account_key(name) for name in fields["accounts"].texts("`accounts`"))
 
 
 def approval_terms(value: Value, what: str) -> ApprovalTerms:

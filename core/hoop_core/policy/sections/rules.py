@@ -9,12 +9,19 @@ from hoop_core.model import Kind, RoleBinding
 from hoop_core.policy.condition_types import check_types
 from hoop_core.policy.conditions import Condition, ConditionError, compile_condition
 from hoop_core.policy.model import RoleRule, Rule, Then
-from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
+from hoop_core.policy.sections.common import (
+    accounts,
+    approval_terms,
+    check_tag,
+    groups,
+    patterns,
+    word,
+)
 from hoop_core.sql.names import stored
 from hoop_core.yaml_reader import Fields, Value
 
-ROLE_KEYS = ("groups", "vault_role", "snowflake_role", "warehouse")
-RULE_KEYS = ("name", "groups", "kinds", "reads", "writes", "when", "then", "approval")
+ROLE_KEYS = ("groups", "vault_role", "snowflake_role", "warehouse", "accounts")
+RULE_KEYS = ("name", "accounts", "groups", "kinds", "reads", "writes", "when", "then", "approval")
 WRITING = frozenset(
     {
         Kind.INSERT,
@@ -40,7 +47,7 @@ def read_role(value: Value) -> RoleRule:
         snowflake_role=stored(f["snowflake_role"].text("`snowflake_role`")),
         warehouse=warehouse,
     )
-    return RoleRule(frozenset(f["groups"].texts("`groups`")), binding, line=value.line)
+    return RoleRule(frozenset(f["groups"].texts("`groups`")), binding, accounts(f), line=value.line)
 
 
 def rule_reader(tags: tuple[str, ...] = ()) -> Callable[[Value], Rule]:
@@ -65,6 +72,7 @@ def _rule(value: Value, names: set[str], tags: tuple[str, ...]) -> Rule:
         writes=patterns(f["writes"], "`writes`", 3) if "writes" in f else None,
         when=_condition(f["when"], tags) if "when" in f else None,
         approval=approval_terms(f["approval"], "`approval`") if "approval" in f else None,
+        accounts=accounts(f),
         line=value.line,
     )
     _check_rule(value, f, rule)
