@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, event, insert, select
+from sqlalchemy.exc import OperationalError
 
 from hoop_core.audit import merkle
 from hoop_core.audit.checkpoint import LogKey, load_or_create_key, open_checkpoint, open_note
-from hoop_core.audit.log import AuditLog
+from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 from hoop_core.model import Json
 from hoop_core.store import Store
-from hoop_core.store.tables import log_entries
+from hoop_core.store.tables import log_checkpoints, log_entries
 
 
 def _reference_root(leaves: list[bytes]) -> bytes:
@@ -125,3 +126,62 @@ def test_the_key_file_is_private_and_stays_the_same(tmp_path: Path) -> None:
 def test_an_origin_with_white_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         load_or_create_key(tmp_path / "k", "a b")
+
+
+def _waiting_at_once(log: AuditLog, *entries: tuple[str, object]) -> dict[str, object]:
+    """Append all of them while the log is held, so that they meet in one transaction."""
+    ended: dict[str, object] = {}
+
+    def append(kind: str, data: object) -> None:
+        try:
+            ended[kind] = log.append(kind, data)  # type: ignore[arg-type]
+        except Exception as e:
+            ended[kind] = e
+
+    threads = [threading.Thread(target=append, args=entry) for entry in entries]
+    with log._writing:
+        for thread in threads:
+            thread.start()
+        while len(log._waiting) < len(entries):
+            pass
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def test_entries_that_wait_are_written_in_one_transaction(log: AuditLog, store: Store) -> None:
+    begun = []
+    event.listen(store.engine, "begin", lambda _: begun.append(1))
+    ended = _waiting_at_once(log, *((f"k{n}", {"n": n}) for n in range(20)))
+    assert sorted(ended.values()) == list(range(20))  # type: ignore[type-var]
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("spoiled", [lambda _: 1 / 0, {"n": float("nan")}])
+def test_an_entry_that_cannot_be_written_spoils_no_other(log: AuditLog, spoiled: object) -> None:
+    ended = _waiting_at_once(log, ("a", {}), ("wrong", spoiled), ("b", {}))
+    assert isinstance(ended.pop("wrong"), Exception)
+    assert sorted(ended.values()) == [0, 1]  # type: ignore[type-var]
+    assert [e.seq for e in log.entries()] == [0, 1]
+
+
+def test_changes_of_a_refused_entry_are_undone_also_in_company(log: AuditLog, store: Store) -> None:
+    def half_done(connection: Connection) -> Json:
+        connection.execute(insert(log_checkpoints).values(size=9, note="n", signed_at=utc_now()))
+        raise ValueError
+
+    _waiting_at_once(log, ("a", {}), ("wrong", half_done), ("b", {}))
+    with store.read() as connection:
+        assert connection.execute(select(log_checkpoints)).all() == []
+
+
+def test_all_that_wait_hear_when_the_store_is_gone(log: AuditLog, store: Store) -> None:
+    def broken(_: Connection) -> None:
+        raise OperationalError("", None, OSError("gone"))
+
+    event.listen(store.engine, "commit", broken)
+    ended = _waiting_at_once(log, ("a", {}), ("b", {}))
+    assert all(isinstance(e, StoreUnavailable) for e in ended.values())
+    assert ended["a"] is not ended["b"]
+    event.remove(store.engine, "commit", broken)
+    assert list(log.entries()) == []

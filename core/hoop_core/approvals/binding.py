@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import rfc8785
-
-from hoop_core.audit.log import encodable
+from hoop_core.audit.canonical import canonical
 from hoop_core.model import Identity, RoleBinding, RunContext
 
 # The client asserts these. A retry of the same task has another try_number and finds its grant again.
@@ -28,7 +26,7 @@ def run_key(run: RunContext) -> dict[str, str]:
 
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON (RFC 8785) of `value`."""
-    return hashlib.sha256(rfc8785.dumps(encodable(value))).hexdigest()
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 class Bound(Protocol):

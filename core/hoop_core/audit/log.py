@@ -3,20 +3,22 @@
 An entry is one canonical JSON object (RFC 8785): {"seq", "at", "kind", "session", "data"}. Its leaf
 hash (RFC 6962) is stored beside it, and signed checkpoints commit to all leaves before them. The
 sequence is gap-free because the next number is read under the same write lock that inserts it.
+Entries that wait for the lock at the same time are written in one transaction.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-import rfc8785
 from sqlalchemy import Connection, func, insert, select
 
 from hoop_core.audit import merkle
+from hoop_core.audit.canonical import canonical
 from hoop_core.audit.checkpoint import Checkpoint, LogKey
 from hoop_core.errors import StoreUnavailable
 from hoop_core.model import Json
@@ -35,21 +37,61 @@ class Entry:
     leaf: bytes
 
 
-def encodable(value: Any) -> Any:
-    """`value` with what canonical JSON cannot hold written out: lone surrogates, huge numbers."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {encodable(str(k)): encodable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encodable(v) for v in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53 - 1:
-        return str(value)
-    return value
-
-
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+_MOST_AT_ONCE = 256
+_LAST = select(func.max(log_entries.c.seq))
+_INSERT = insert(log_entries)
+
+
+class _Spoiled(Exception):
+    """One entry cannot be made, and others wait in the same transaction."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """An entry on its way into the log. `data` may be called twice: it changes nothing but the store."""
+
+    kind: str
+    data: Json | Callable[[Connection], Json]
+    session_id: str | None
+    seq: int | None = None
+    failed: BaseException | None = None
+    ended: bool = False
+
+    def row(self, connection: Connection, seq: int) -> Json:
+        """Make the changes that come with the entry, and write down what goes into the log."""
+        content = self.data(connection) if callable(self.data) else self.data
+        text = canonical(
+            {
+                "seq": seq,
+                "at": utc_now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                "kind": self.kind,
+                "session": self.session_id,
+                "data": content,
+            }
+        )
+        self.seq = seq
+        return {
+            "seq": seq,
+            "kind": self.kind,
+            "session_id": self.session_id,
+            "entry": text.decode(),
+            "leaf": merkle.leaf_hash(text),
+        }
+
+    def end(self, failed: BaseException | None) -> None:
+        self.failed, self.ended = failed, True
+
+    def outcome(self) -> int:
+        """Raises what became of it."""
+        if self.failed is not None:
+            raise self.failed
+        if self.seq is None:
+            raise AssertionError("an entry has a number or has failed")
+        return self.seq
 
 
 class AuditLog:
@@ -59,6 +101,8 @@ class AuditLog:
         self._store = store
         self.key = key
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._waiting: deque[_Pending] = deque()
         self._frontier = merkle.Frontier()
 
     def append(
@@ -74,26 +118,54 @@ class AuditLog:
         what to log: both become durable together, or neither does. Raises StoreUnavailable; whatever
         the function raises passes through.
         """
-        with self._store.write() as connection:
-            content = data(connection) if callable(data) else data
-            last = connection.scalar(select(func.max(log_entries.c.seq)))
-            seq = 0 if last is None else last + 1
-            text = rfc8785.dumps(
-                {
-                    "seq": seq,
-                    "at": utc_now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
-                    "kind": kind,
-                    "session": session_id,
-                    "data": encodable(content),
-                }
-            )
-            leaf = merkle.leaf_hash(text)
-            connection.execute(
-                insert(log_entries).values(
-                    seq=seq, kind=kind, session_id=session_id, entry=text.decode(), leaf=leaf
-                )
-            )
-        return seq
+        pending = _Pending(kind, data, session_id)
+        self._waiting.append(pending)
+        with self._writing:
+            # Whoever writes takes along what others queued meanwhile: one commit for all of them.
+            while not pending.ended:
+                self._write_waiting()
+        return pending.outcome()
+
+    def _write_waiting(self) -> None:
+        """Write what is queued, oldest first. What is wrong with one of them is that one's fault alone."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
+        try:
+            self._write(batch)
+        except _Spoiled:
+            for pending in batch:
+                self._write([pending])
+        finally:
+            for pending in batch:
+                if not pending.ended:  # whoever wrote was interrupted
+                    pending.end(StoreUnavailable("The entry could not be written.", "Try again."))
+
+    def _write(self, batch: list[_Pending]) -> None:
+        """One transaction. Raises _Spoiled, and then nothing is written, for a batch of several only."""
+        try:
+            with self._store.write() as connection:
+                last = connection.scalar(_LAST)
+                start = 0 if last is None else last + 1
+                connection.execute(_INSERT, self._rows(connection, batch, start))
+        except _Spoiled:
+            raise
+        except Exception as e:
+            for pending in batch:
+                # Each thread raises an error of its own.
+                pending.end(e if len(batch) == 1 else copy.copy(e))
+        else:
+            for pending in batch:
+                pending.end(None)
+
+    def _rows(self, connection: Connection, batch: list[_Pending], start: int) -> list[Json]:
+        rows = []
+        for seq, pending in enumerate(batch, start):
+            try:
+                rows.append(pending.row(connection, seq))
+            except Exception as e:
+                if len(batch) == 1:
+                    raise
+                raise _Spoiled from e
+        return rows
 
     def entries(self, *, session_id: str | None = None) -> Iterator[Entry]:
         return stored_entries(self._store, session_id=session_id)
