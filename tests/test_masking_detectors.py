@@ -295,3 +295,29 @@ def test_a_run_is_looked_at_in_blocks_and_nothing_is_lost_between_them(
         assert not checksums.without_ibans(ibans).str.contains("0532").any()
         cards = pl.Series([f"{'7 ' * n}{card}{' 07' * n} 1" for n in range(60)])
         assert not checksums.without_cards(cards).str.contains("4242 4242").any()
+
+
+_PIECES = st.sampled_from([t for kind in FOUND.values() for t in kind if t.isascii()] + NEAR)
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.lists(_PIECES | st.text(st.characters(codec="ascii")), max_size=3).map(" ".join),
+        max_size=4,
+    )
+)
+def test_the_quick_look_at_a_few_texts_misses_nothing(texts: list[str | None]) -> None:
+    possible = detectors.possible(texts, EVERY)
+    found = detectors.find(pl.Series(texts, dtype=pl.String), EVERY)
+    assert possible is None or possible.issuperset(found)
+    if possible is not None:
+        plain = detectors.find(pl.Series(texts, dtype=pl.String), possible, plain=True)
+        assert {k: v.to_list() for k, v in plain.items()} == {
+            k: v.to_list() for k, v in found.items()
+        }
+
+
+def test_numbers_alone_are_not_given_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detectors, "find", None)
+    assert scan(pa.table({"n": ["12.5", None, "2026", "EU"]}), EVERY) == ()

@@ -9,6 +9,7 @@ characters), so that a value does not escape by the way it is written.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
@@ -125,19 +126,40 @@ _ROUNDS = 3
 _SLICE = 1 << 17
 """Rows that one thread looks at."""
 
+_FEW = 64 << 10
+"""Characters of a column for which the start of polars' engine would cost more than the look itself."""
+_PYTHON_HINTS = tuple((re.compile(hint, re.ASCII), kinds) for hint, kinds in _HINTS.items())
+
 Kinds = Collection[Detector]
 _Swept = tuple[pl.Series, dict[Detector, pl.Series]]
 
 
-def find(texts: pl.Series, kinds: Kinds, first: Kinds = ()) -> dict[Detector, pl.Series]:
+def find(
+    texts: pl.Series, kinds: Kinds, first: Kinds = (), *, plain: bool = False
+) -> dict[Detector, pl.Series]:
     """Which of `texts` hold which kind of value: one boolean column for each kind that occurs.
 
     What is of two kinds counts as the first of them. Kinds in `first` come before all others: none of the
-    others takes away from them.
+    others takes away from them. `plain`: the texts are known to be in plain form.
     """
     before = [k for k in _ORDER if k in kinds and k in first]
     order = (*before, *(k for k in _ORDER if k in kinds and k not in before))
+    if plain:
+        return _sweep(texts, order, cut=False)[1]
     return _sliced(texts, lambda part: (part, _sweep(to_plain(part), order, cut=False)[1]))[1]
+
+
+def possible(texts: Sequence[str | None], kinds: Kinds) -> frozenset[Detector] | None:
+    """Those of `kinds` that a few texts could hold at all, by the hints alone.
+
+    None when that cannot be told: text with escapes, or outside ASCII, is not in plain form yet.
+    """
+    # No hint looks for the start or end of a text, so one behind the other shows at least what each shows.
+    text = "\n".join(filter(None, texts))
+    if len(text) > _FEW or "\\" in text or not text.isascii():
+        return None
+    seen = frozenset(k for hint, ks in _PYTHON_HINTS if hint.search(text) for k in ks)
+    return seen.intersection(kinds)
 
 
 def redact(texts: pl.Series, kinds: Kinds) -> tuple[pl.Series, dict[Detector, pl.Series]]:

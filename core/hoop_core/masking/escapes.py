@@ -17,6 +17,7 @@ from hoop_core.model import Detector
 
 _LEVELS = 3
 """JSON within JSON within JSON is read; what is deeper is looked at with its escapes as gaps."""
+_FEW = 1_000
 # One pass from left to right, so that of `\\\\n` the backslash is read and the n stays.
 _SIMPLE = {
     "\\\\": "\\", '\\"': '"', "\\/": "/", "\\b": "\b", "\\f": "\f", "\\n": "\n", "\\r": "\r", "\\t": "\t",
@@ -30,6 +31,10 @@ def find(
     texts: pl.Series, kinds: Collection[Detector], first: Collection[Detector] = ()
 ) -> dict[Detector, pl.Series]:
     """Which of `texts` hold which kind of value, as they are or with their escapes read: see `detectors.find`."""
+    if len(texts) <= _FEW:
+        possible = detectors.possible(texts.to_list(), kinds)
+        if possible is not None:
+            return detectors.find(texts, possible, first, plain=True) if possible else {}
     found = detectors.find(texts, kinds, first)
     rows = _escaped(texts)
     if not len(rows):
