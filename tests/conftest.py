@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,44 @@ import pytest
 from hoop_core.audit.checkpoint import LogKey, load_or_create_key
 from hoop_core.audit.log import AuditLog
 from hoop_core.store import Store
+from tests.postgres_server import Server, server
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from hoop_core.devstack.stack import DevStack
+    from tests.clients_world import ClientsWorld
+
+
+# Drivers would ask the addresses of cloud metadata services where they run: tests talk to loopback only.
+os.environ["SNOWFLAKE_DISABLE_PLATFORM_DETECTION"] = "true"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module with `DATABASES = BOTH` runs every test that uses `store` on SQLite and PostgreSQL."""
+    databases = getattr(metafunc.module, "DATABASES", None)
+    if databases and "store" in metafunc.fixturenames:
+        metafunc.parametrize("store", databases, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, and in it the template `hoop` with our tables."""
+    with server() as running:
+        running.run("CREATE DATABASE hoop")
+        template = Store(running.url("hoop"))
+        template.migrate()
+        template.close()
+        yield running
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'hoop.db'}", busy_seconds=0.5)
-    made.migrate()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if getattr(request, "param", "sqlite") == "postgresql":
+        made = Store(request.getfixturevalue("postgres").emptied(), busy_seconds=2)
+    else:
+        made = Store(f"sqlite:///{tmp_path / 'hoop.db'}", busy_seconds=0.5)
+        made.migrate()
     yield made
     made.close()
 
@@ -37,12 +65,38 @@ def log(store: Store, log_key: LogKey) -> AuditLog:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """OpenBao, its plugin, the Snowflake emulator and a gateway, with the demo world."""
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DevStack]:
+    """OpenBao, its plugin, the Snowflake emulator and a gateway, with the demo world.
+
+    HOOP_TEST_STORE=postgresql gives the gateway a PostgreSQL store.
+    """
     from hoop_core.devstack.stack import DevStack
 
-    with DevStack(tmp_path_factory.mktemp("stack")) as running:
+    store = ""
+    if os.environ.get("HOOP_TEST_STORE") == "postgresql":
+        store = request.getfixturevalue("postgres").database()
+    with DevStack(tmp_path_factory.mktemp("stack"), store=store) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def native_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientsWorld]:
+    """A stack for the drivers that are not written in Python, with a table of every type."""
+    from tests.native_world import started
+
+    with started(tmp_path_factory.mktemp("native") / "home") as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientsWorld]:
+    """A stack with a policy for the tests of unmodified clients."""
+    from tests.clients_world import ClientsWorld
+
+    with ClientsWorld.started(tmp_path_factory.mktemp("clients")) as world:
+        yield world
 
 
 @pytest.fixture

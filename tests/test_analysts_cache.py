@@ -160,6 +160,7 @@ OTHER_IDENTITY: dict[str, Any] = {
     "groups": ("x",),
     "method": "x",
     "claims": {"region": "US"},
+    "actors": ("x#bot",),
 }
 
 

@@ -75,7 +75,7 @@ def test_a_statement_whose_analysis_hangs_is_refused_and_the_session_goes_on(
 
 
 def _log(stack: DevStack) -> Iterator[tuple[str, dict[str, Any]]]:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         yield from ((e.kind, json.loads(e.text)["data"]) for e in stored_entries(store))

@@ -31,6 +31,9 @@ from hoop_core.model import (
     RunContext,
 )
 from hoop_core.store import Store
+from tests.postgres_server import BOTH
+
+DATABASES = BOTH
 
 YES, NO = AnswerVerdict.APPROVE, AnswerVerdict.REJECT
 TERMS = ApprovalTerms(("owners",), 2, timedelta(hours=1), timedelta(minutes=30))

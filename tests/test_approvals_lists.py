@@ -18,6 +18,9 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.errors import ApprovalRefused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identity
 from hoop_core.store import Store
+from tests.postgres_server import BOTH
+
+DATABASES = BOTH
 
 PENDING = ApprovalStatus.PENDING
 
@@ -142,3 +145,12 @@ def test_those_who_ask_at_the_same_moment_get_no_further(
     assert len(desk.list(PENDING)) == 4
     assert len(refused) == 8
     store.close()
+
+
+def test_a_nul_in_one_question_keeps_nobody_from_the_others(desk: ApprovalDesk) -> None:
+    odd = ask(desk, EVE, 0, dag="other\x00")
+    plain = ask(desk, AGENT, 1, dag=r"\u0000")
+    mine = ask(desk, AGENT, 2)
+    assert [a.id for a in desk.list(run={"dag_id": "d"})] == [mine]
+    assert desk.list(run={"dag_id": "\x00"}) == []
+    assert {a.id for a in desk.list()} == {odd, plain, mine}

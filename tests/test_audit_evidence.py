@@ -12,10 +12,10 @@ import pytest
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.evidence import Bundle, export_bundle
 from hoop_core.audit.log import AuditLog
-from hoop_core.audit.recording import Recorder
+from hoop_core.audit.recording import Recorded, Recorder
 from hoop_core.audit.verify import verify_bundle, verify_store
 from hoop_core.config import AuditSettings, Settings, StoreSettings
-from hoop_core.errors import EvidenceError
+from hoop_core.errors import EvidenceError, StoreUnavailable
 from hoop_core.store import Store
 
 Files = dict[str, bytes]
@@ -38,14 +38,20 @@ def bundle(settings: Settings, tmp_path: Path) -> Bundle:
     log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
     recorder = Recorder(settings.store.recordings)
     for n in range(5):
-        recorded = recorder.put("ses_1", f"{n}.arrow", b"rows %d" % n)
+        recorded = put(recorder, "ses_1", f"{n}.arrow", b"rows %d" % n)
         log.append("statement.outcome", {"n": n, "recording": [recorded.as_json()]})
         if n == 2:
             log.checkpoint()
-    part = recorder.put("ses_1", "part.arrow", b"more")
+    part = put(recorder, "ses_1", "part.arrow", b"more")
     log.append("result.part", {"recording": part.as_json()})
     store.close()
     return export_bundle(settings, tmp_path / "evidence.zip", requester="tester")
+
+
+def put(recorder: Recorder, session_id: str, name: str, content: bytes) -> Recorded:
+    part = recorder.open_part(session_id, name)
+    part.write(content)
+    return part.close()
 
 
 def _changed(bundle: Bundle, change: Callable[[Files], None]) -> Path:
@@ -214,12 +220,35 @@ def test_a_report_says_whose_key_it_believed(bundle: Bundle) -> None:
 
 def test_a_recording_is_never_overwritten(settings: Settings) -> None:
     recorder = Recorder(settings.store.recordings)
-    recorder.put("s", "a", b"1")
+    put(recorder, "s", "a", b"1")
     with pytest.raises(Exception, match="cannot be written"):
-        recorder.put("s", "a", b"2")
+        put(recorder, "s", "a", b"2")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])
 def test_a_recording_stays_in_its_folder(settings: Settings, name: str) -> None:
     with pytest.raises(Exception, match="not a name"):
-        Recorder(settings.store.recordings).put("s", name, b"")
+        put(Recorder(settings.store.recordings), "s", name, b"")
+
+
+def test_files_that_are_discarded_leave_nothing_and_kept_ones_stay(settings: Settings) -> None:
+    recorder = Recorder(settings.store.recordings)
+    recorder.open_exchange("s", 1).discard()
+    kept = recorder.open_exchange("s", 2)
+    written = kept.write({"asked": 1}, b"rows")
+    kept.discard()
+    without_rows = recorder.open_exchange("s", 3).write({"asked": 2}, b"")
+    names = [r.path for r in (*written, *without_rows)]
+    assert names == ["s/00002-exchange.json", "s/00002-part-00000.arrow", "s/00003-exchange.json"]
+    assert sorted(f"s/{f.name}" for f in Path(settings.store.recordings, "s").iterdir()) == names
+    assert recorder.read(names[1]) == b"rows"
+
+
+def test_where_one_file_cannot_be_made_the_other_is_not_left(settings: Settings) -> None:
+    recorder = Recorder(settings.store.recordings)
+    put(recorder, "s", "00001-part-00000.arrow", b"there already")
+    with pytest.raises(StoreUnavailable):
+        recorder.open_exchange("s", 1)
+    assert [f.name for f in Path(settings.store.recordings, "s").iterdir()] == [
+        "00001-part-00000.arrow"
+    ]

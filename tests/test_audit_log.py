@@ -21,6 +21,9 @@ from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 from hoop_core.model import Json
 from hoop_core.store import Store
 from hoop_core.store.tables import log_checkpoints, log_entries
+from tests.postgres_server import BOTH
+
+DATABASES = BOTH
 
 
 def _reference_root(leaves: list[bytes]) -> bytes:

@@ -13,7 +13,8 @@ from hoop_core.bench import analysis, plot
 from hoop_core.bench.corpus import tpcds
 from hoop_core.bench.figures import Spread
 from hoop_core.cli.root import app
-from hoop_core.sql.limits import DEFAULT, SNOWFLAKE
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.limits import DEFAULT
 
 LINE = [(100.0, 1.0), (1000.0, 10.0), (20000.0, 200.0)]
 

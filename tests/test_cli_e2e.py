@@ -116,7 +116,7 @@ def test_the_evidence_of_a_running_stack_verifies_and_a_changed_entry_is_named(
     assert code == 0 and exported["entries"] > 0 and exported["recordings"] > 0
     code, report = hoop(stack, "audit", "verify", str(bundle), "--key", exported["verifier_key"])
     assert code == 0 and report["ok"] and report["root"] == exported["root"]
-    code, report = hoop(stack, "audit", "verify", f"sqlite:///{stack.home / 'hoop.db'}")
+    code, report = hoop(stack, "audit", "verify", stack.store_url)
     assert code == 0 and report["ok"]
     changed = tmp_path / "changed.zip"
     with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(changed, "w") as new:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hoop_core.client import EnvironmentToken, FileToken, GivenToken, token_source
-from hoop_core.client import tokens as module
 from hoop_core.errors import ConfigError, IdentityError
+from hoop_core.identity import tokens as module
 
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZ2VudCJ9.c2lnbmF0dXJl"
 

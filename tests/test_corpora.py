@@ -27,7 +27,7 @@ from hoop_core.bench.corpus import (
 from hoop_core.judge import judge_text
 from hoop_core.model import Identity, Outcome, RunContext, Verdict
 from hoop_core.policy.model import Policy
-from hoop_core.sql.limits import SNOWFLAKE
+from hoop_core.sql.dialect import SNOWFLAKE
 from tests import tpch
 
 DATA = Path(__file__).parent / "data"

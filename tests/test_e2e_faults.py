@@ -64,7 +64,7 @@ def admin(stack: DevStack, sql: str) -> list[Any]:
 
 
 def kinds(stack: DevStack) -> list[tuple[str, Any]]:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         return [(e.kind, json.loads(e.text)["data"]) for e in stored_entries(store)]

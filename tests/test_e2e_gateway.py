@@ -44,7 +44,7 @@ def entries(stack: DevStack, session: str | None = None) -> list[dict[str, Any]]
 
 
 def last_refused_signin(stack: DevStack) -> str:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         refused = [e.text for e in stored_entries(store) if e.kind == "signin.refused"]
@@ -204,7 +204,7 @@ def test_a_password_sign_in_says_what_to_do(connect: Connect) -> None:
 
 
 def test_an_unknown_endpoint_is_refused_in_snowflakes_shape(stack: DevStack) -> None:
-    answer = httpx.post(f"{stack.info.gateway_url}/api/v2/statements", json={"statement": "x"})
+    answer = httpx.post(f"{stack.info.gateway_url}/api/v3/statements", json={"statement": "x"})
     assert answer.status_code == 404
     assert answer.json()["success"] is False and answer.json()["code"] == "099404"
 

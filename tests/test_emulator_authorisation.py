@@ -317,8 +317,8 @@ def test_secondary_roles_add_privileges_only_when_in_use(admin: Run, emulator: R
 
 def test_lists_show_only_what_the_role_may_see(admin: Run, as_role: Callable[[str], Run]) -> None:
     run = as_role("ML_READER")
-    assert ("HR", "SALARIES") in {(r[4], r[1]) for r in admin("SHOW TABLES IN DATABASE PROD")}
-    shown = {r[4] for r in run("SHOW TABLES IN DATABASE PROD")}
+    assert ("HR", "SALARIES") in {(r[3], r[1]) for r in admin("SHOW TABLES IN DATABASE PROD")}
+    shown = {r[3] for r in run("SHOW TABLES IN DATABASE PROD")}
     assert shown == {"CRM", "FEATURES"}
     assert {r[1] for r in run("SHOW SCHEMAS IN DATABASE PROD")} == {"CRM", "FEATURES"}
     assert {r[1] for r in run("SHOW DATABASES")} == {"GOVERNANCE", "PROD"}

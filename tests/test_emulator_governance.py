@@ -328,3 +328,30 @@ def test_a_managed_schema_lets_an_owner_of_a_table_grant_nothing(admin: Run) -> 
     admin("DROP TABLE GOVERNANCE.HOOP.MINE")
     admin("USE ROLE ACCOUNTADMIN")
     admin("DROP ROLE KEEPER")
+
+
+def test_the_observer_ends_minted_users_and_no_others(
+    standin: Running, admin: Run, vault: Run
+) -> None:
+    ours, quoted = "V_TOKEN_HOOP_ABCDEF_0123_X", "v_token_hoop_abcdef_0124_x"
+    others = ("V_JWT_SOMEBODY_X", "HOOP_OWNER", "XV_TOKEN_HOOP_ABCDEF_0123_X")
+    for name in (ours, f'"{quoted}"', *others):
+        vault(f"CREATE USER {name} TYPE = SERVICE")
+    with minted(standin, vault, "EYES", "DEFAULT_SECONDARY_ROLES = ()") as key:
+        vault("GRANT ROLE HOOP_OBSERVER TO USER EYES")
+        with session(standin, user="EYES", private_key=key, role="HOOP_OBSERVER") as observer:
+            for name in (ours, quoted):
+                assert observer(f"CALL GOVERNANCE.HOOP.END_MINTED_USER('{name}')") == [("ended",)]
+            for name in (*others, standin.vault_user, standin.admin_user, ours + '" X "'):
+                assert observer(f"CALL GOVERNANCE.HOOP.END_MINTED_USER('{name}')") == [("refused",)]
+            with pytest.raises(ProgrammingError):
+                observer(f"DROP USER {others[0]}")
+        with (
+            session(standin, user="EYES", private_key=key, role="ML_READER") as reader,
+            pytest.raises(ProgrammingError, match="Unknown user-defined function"),
+        ):
+            reader(f"CALL GOVERNANCE.HOOP.END_MINTED_USER('{others[0]}')")
+    left = {row[0] for row in admin("SHOW USERS")}
+    assert set(others) <= left and not {ours, quoted} & left
+    for name in others:
+        vault(f"DROP USER {name}")

@@ -20,7 +20,7 @@ from hoop_core.masking import rewrite
 from hoop_core.model import Identity, NameContext, Outcome, RunContext, Verdict
 from hoop_core.policy.file import load_policy
 from hoop_core.sql.catalog import load_catalog
-from hoop_core.sql.limits import SNOWFLAKE
+from hoop_core.sql.dialect import SNOWFLAKE
 
 DATA = Path(__file__).parent / "data"
 CASES: list[dict[str, Any]] = [

@@ -20,6 +20,7 @@ from hoop_core.approvals import desk as desk_module
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import ExceptionBinding, InForce, question, scope_of
+from hoop_core.approvals.standing import StandingGrants
 from hoop_core.audit.checkpoint import LogKey, load_or_create_key
 from hoop_core.audit.evidence import export_bundle
 from hoop_core.audit.log import AuditLog, utc_now
@@ -51,6 +52,9 @@ from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.store import Store
 from hoop_core.web.masking import MaskingExceptions
+from tests.postgres_server import BOTH
+
+DATABASES = BOTH
 
 YES, NO = AnswerVerdict.APPROVE, AnswerVerdict.REJECT
 CUSTOMERS = TableName("PROD", "CRM", "CUSTOMERS")
@@ -108,7 +112,7 @@ def ask(desk: ApprovalDesk, wanted: ExceptionBinding) -> Approval:
 
 
 def standing(desk: ApprovalDesk, wanted: ExceptionBinding) -> InForce:
-    return InForce.of(desk.standing(wanted.scope))
+    return InForce.of(desk.standing.ask(wanted.scope))
 
 
 def judged(
@@ -457,14 +461,19 @@ def test_an_exception_is_no_grant_for_a_statement(
 
 
 def test_evidence_with_exceptions_verifies(
-    desk: ApprovalDesk, log: AuditLog, log_key: LogKey, granted: Approval, tmp_path: Path
+    store: Store,
+    desk: ApprovalDesk,
+    log: AuditLog,
+    log_key: LogKey,
+    granted: Approval,
+    tmp_path: Path,
 ) -> None:
     desk.revoke(granted.id, ANN, "done")
     with pytest.raises(ApprovalRefused):
         desk.revoke(granted.id, EVE, "again")
     ask(desk, bound(PHONE))
     log.checkpoint()
-    url = f"sqlite:///{tmp_path / 'hoop.db'}"
+    url = str(store.url)
     assert verify_store(url, verifier_key=log_key.verifier_key).faults == ()
     options: dict[str, Any] = {
         "store": {"url": url, "recordings": str(tmp_path / "recordings")},
@@ -494,6 +503,7 @@ def test_nobody_is_asked_without_end(log: AuditLog, desk: ApprovalDesk) -> None:
         policy=replace(POLICY, roles=(RoleRule(frozenset({"agents"}), ROLE),)),
         desk=desk,
         catalog=LiveCatalog(_describe),
+        choose_account=lambda _: "",
     )
 
     async def flood() -> None:
@@ -528,6 +538,7 @@ def test_nobody_is_asked_about_a_column_that_is_not_there(
         policy=replace(POLICY, roles=(RoleRule(frozenset({"agents"}), ROLE),)),
         desk=desk,
         catalog=LiveCatalog(describe),
+        choose_account=lambda _: "",
     )
     body = {"columns": [column], "seconds": 60, "reason": "x"}
     with pytest.raises(PolicyDenied, match=says) as caught:
@@ -543,7 +554,10 @@ async def _describe(table: TableName) -> CatalogObject | None:
 class _Unread:
     """A desk whose store does not answer."""
 
-    def standing(self, scope: str) -> list[Approval]:
+    def __init__(self) -> None:
+        self.standing = StandingGrants(self._read)
+
+    def _read(self, scope: str) -> list[Approval]:
         raise StoreUnavailable("The store cannot be read.")
 
 

@@ -58,7 +58,7 @@ def seen(connection: SnowflakeConnection, sql: str = READS) -> tuple[Any, ...]:
 
 
 def log_entries(stack: DevStack, kind: str) -> list[dict[str, Any]]:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         return [json.loads(e.text)["data"] for e in stored_entries(store) if e.kind == kind]
@@ -105,7 +105,23 @@ def test_an_approved_exception_shows_raw_values_on_record_until_it_is_revoked(
         assert hoop.revoke_masking_exception(asked.id, "done").status == "revoked"
     assert seen(connection) == masked
     assert log_entries(stack, "statement.intent")[-1]["exceptions"] == []
-    assert verify_store(f"sqlite:///{stack.home / 'hoop.db'}").ok
+    assert verify_store(stack.store_url).ok
+
+
+def test_a_result_shown_by_an_exception_is_not_shown_again_once_it_is_revoked(
+    connect: Connect, stack: DevStack, behind: Behind
+) -> None:
+    asked = ask(stack, EMAIL)
+    answer(stack, asked, "alice")
+    connection = connect()
+    cursor = connection.cursor()
+    assert cursor.execute(READS).fetchall()[0][0] == behind(READS)[0][0]
+    scan = f"SELECT * FROM TABLE(RESULT_SCAN('{cursor.sfqid}'))"
+    assert seen(connection, scan)[0] == behind(READS)[0][0]
+    with as_person(stack, "churn-agent") as hoop:
+        hoop.revoke_masking_exception(asked.id, "done")
+    with pytest.raises(ProgrammingError, match="ended"):
+        seen(connection, scan)
 
 
 def test_another_identity_still_sees_the_mask(

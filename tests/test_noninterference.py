@@ -20,7 +20,7 @@ from hoop_core.model import Outcome
 from hoop_core.policy.file import load_policy, parse_policy
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import load_catalog
-from hoop_core.sql.limits import SNOWFLAKE
+from hoop_core.sql.dialect import SNOWFLAKE
 from tests import compositions as grammar
 from tests.noninterference import World, ask, told_apart
 

@@ -169,7 +169,9 @@ def test_explain_and_cases_look_at_one_account(tmp_path: Path) -> None:
         assert not run_case(found.cases[0], found, CATALOG, datetime.now(UTC)).faults
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY + "\ncatalog: catalog.yaml\n")
-    (tmp_path / "catalog.yaml").write_text("tables: {PROD.CRM.CUSTOMERS: {ID: NUMBER, EMAIL: VARCHAR}}\n")
+    (tmp_path / "catalog.yaml").write_text(
+        "tables: {PROD.CRM.CUSTOMERS: {ID: NUMBER, EMAIL: VARCHAR}}\n"
+    )
     for account, expected in (("myorg-dev", "allow"), ("myorg-prod", "deny")):
         line = {"id": 1, "sql": "SELECT 1 FROM PROD.CRM.CUSTOMERS", "account": account}
         arguments = ["explain", "--policy", str(file), "--groups", "ml"]

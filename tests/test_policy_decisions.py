@@ -340,3 +340,43 @@ def test_roles_follow_groups_and_an_ambiguous_choice_is_asked_for() -> None:
         assert caught.value.reason == reason
     with pytest.raises(PolicyDenied, match="ML_READER, PII_READER"):
         policy.role_for(caller("ml", "pii"), None)
+
+
+LOAD = (
+    "  - {name: load, groups: [agents], kinds: [create_temp_stage, put, copy_into_table], "
+    'writes: ["PROD.FEATURES.*"], then: allow}\n'
+)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["CREATE TEMP STAGE s", "CREATE TEMP FILE FORMAT f TYPE = CSV", "DROP STAGE s", "PUT file:///x/a.csv @~",
+     "PUT file:///x/a.csv @s/in",
+     "SELECT * FROM TABLE(INFER_SCHEMA(LOCATION => '@s', FILE_FORMAT => 'f'))", "COPY INTO PROD.FEATURES.CHURN FROM @s"],
+)  # fmt: skip
+def test_loading_files_needs_a_rule_that_names_it(sql: str) -> None:
+    assert ask(sql).decision.outcome is Outcome.DENY
+    assert ask(sql, READ + LOAD, groups=("others",)).decision.outcome is Outcome.DENY
+    verdict = ask(sql, READ + LOAD)
+    assert verdict.decision.outcome is Outcome.ALLOW and verdict.rewritten is not None
+
+
+def test_a_load_is_granted_by_its_table_and_not_by_its_stage() -> None:
+    denied = ask("COPY INTO PROD.CRM.ORDERS FROM @PROD.FEATURES.s", READ + LOAD)
+    assert denied.decision.reasons[0].code == "NOT_GRANTED"
+    assert ask("COPY INTO PROD.FEATURES.NONE FROM @s", READ + LOAD).decision.reasons[0].code == "UNKNOWN_OBJECT"  # fmt: skip
+
+
+def test_a_load_into_a_masked_table_is_refused_to_who_sees_it_masked() -> None:
+    rules = READ + LOAD.replace("PROD.FEATURES.*", "PROD.CRM.*")
+    sql = "COPY INTO PROD.CRM.CUSTOMERS (ID) FROM @s"
+    assert ask(sql, rules, head=MASK).decision.reasons[0].code == "WRITE_TO_PROTECTED"
+
+
+def test_who_loads_is_asked_where_a_rule_says_so() -> None:
+    held = (
+        "  - {name: held, kinds: [put, copy_into_table], then: require_approval, "
+        "approval: {approvers: [owners], quorum: 1}}\n"
+    )
+    for sql in ("PUT file:///a @~", "COPY INTO PROD.FEATURES.CHURN FROM @s"):
+        assert ask(sql, READ + LOAD + held).decision.outcome is Outcome.REQUIRE_APPROVAL

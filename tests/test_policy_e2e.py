@@ -31,7 +31,7 @@ row_filters:
 
 
 def logged(stack: DevStack, kind: str) -> list[dict[str, Any]]:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         return [json.loads(e.text)["data"] for e in stored_entries(store) if e.kind == kind]

@@ -30,7 +30,7 @@ def test_presigned_addresses_and_their_keys_stay_behind() -> None:
     shown = json.dumps(result.answer)
     assert not any(secret in shown for secret in ("SECRET", "bucket", "KEY", "QRMK"))
     assert result.answer["data"]["chunks"] == [
-        {"rowCount": 3, "uncompressedSize": 9, "url": "http://hoop/hoop/chunks/q/0"}
+        {"rowCount": 3, "uncompressedSize": 9, "url": "http://hoop/hoop/chunks/s/q/0"}
     ]
     assert result.chunks is not None
     assert result.chunks.urls == (URL,) and result.chunks.headers == {"x-key": "KEY"}

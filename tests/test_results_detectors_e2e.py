@@ -29,7 +29,7 @@ LAST = (
 
 
 def entries_of(stack: DevStack, statement: str) -> list[tuple[str, Any]]:
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         every = [(e.kind, json.loads(e.text)["data"]) for e in stored_entries(store)]
@@ -46,7 +46,7 @@ def run(connect: Connect, sql: str, form: str) -> tuple[list[Any], str]:
 
 def statement_of(stack: DevStack, sql: str) -> str:
     """The id of the last statement with this text."""
-    store = Store(f"sqlite:///{stack.home / 'hoop.db'}")
+    store = Store(stack.store_url)
     store.attach()
     try:
         found = [json.loads(e.text)["data"] for e in stored_entries(store)]

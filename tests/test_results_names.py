@@ -13,6 +13,7 @@ import pytest
 
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import Recorder
+from hoop_core.config import UploadSettings
 from hoop_core.delivery import Delivery
 from hoop_core.errors import ResultBlocked
 from hoop_core.lineage.openlineage import LineageEmitter
@@ -33,6 +34,7 @@ from hoop_core.results import TakenOver, take_over
 from hoop_core.session import GuardedSession, QueryRequest
 from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.taint import labels_of
+from hoop_core.uploads import Uploads
 
 MAIL, CARD = "jane@x.example", "4111 1111 1111 1111"
 MASK = Screen(masks=frozenset({Detector.EMAIL, Detector.CARD}))
@@ -139,9 +141,11 @@ def test_a_recording_that_holds_no_rows_holds_no_foreign_names(
     delivery = Delivery(
         log=log, recorder=Recorder(str(tmp_path)), lineage=LineageEmitter("n", "a", None),
         catalog=LiveCatalog(nobody, account="a"), public_url="u",
+        uploads=Uploads(UploadSettings(), log, public_url="u"),
     )  # fmt: skip
     request = QueryRequest("q", "SELECT 1", None, {})
-    delivery._record(session, request, replace(result, keep=keep))
+    files = delivery.recorder.open_exchange("s", 1)
+    delivery._record(files, session, request, replace(result, keep=keep))
     [exchange] = (tmp_path / "s").glob("*-exchange.json")
     named = [c["name"] for c in json.loads(exchange.read_text())["answer"]["rowtype"]]
     assert named == ([MAIL, "B"] if keep else ["number 1", "B"])

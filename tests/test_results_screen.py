@@ -6,11 +6,11 @@ import asyncio
 import base64
 import gzip
 import json
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pytest
 
@@ -208,17 +208,29 @@ def test_an_open_column_is_reported_and_not_changed(screen: Screen, form: str) -
 
 
 # -- the part's way to the client -------------------------------------------------------------------
-class Upstream(httpx.AsyncByteStream):
-    """A storage that notes whether its connection was given back."""
+class Upstream:
+    """A part at its storage, which notes whether its connection was given back."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.closed = content, False
 
-    async def __aiter__(self) -> Any:
+    async def pieces(self) -> AsyncIterator[bytes]:
         yield self.content
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+class Storage:
+    """Where the parts are; `opened` are those that were asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.opened: list[Upstream] = []
+
+    async def part(self, _url: str, _headers: Mapping[str, str]) -> Any:
+        self.opened.append(Upstream(self.content))
+        return self.opened[-1]
 
 
 def live() -> Live:
@@ -235,38 +247,36 @@ def live() -> Live:
 
 def deliver(log: AuditLog, tmp_path: Any, screen: Screen, part: bytes, *, gone: bool) -> Any:
     """Fetch one part as a client that stays, or that is gone before the first byte."""
-    upstream = Upstream(part)
+    storage: Any = Storage(part)
     sent: list[Any] = []
 
     async def run() -> tuple[Any, Live]:
-        transport = httpx.MockTransport(lambda _r: httpx.Response(200, stream=upstream))
-        async with httpx.AsyncClient(transport=transport) as http:
-            chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
-                              rowtype=tuple(TEXT), screen=screen)  # fmt: skip
-            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log, Screeners())
-            client = live()
-            response = await streamer.respond(chunks, 0, client)
+        chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
+                          rowtype=tuple(TEXT), screen=screen)  # fmt: skip
+        streamer = PartStreamer(storage, Recorder(str(tmp_path / "rec")), log, Screeners())
+        client = live()
+        response = await streamer.respond(chunks, 0, client)
 
-            async def send(message: Any) -> None:
-                if gone:
-                    raise OSError("the client is gone")
-                sent.append(message)
+        async def send(message: Any) -> None:
+            if gone:
+                raise OSError("the client is gone")
+            sent.append(message)
 
-            async def receive() -> Any:
-                await asyncio.sleep(0 if gone else 60)
-                return {"type": "http.disconnect"}
+        async def receive() -> Any:
+            await asyncio.sleep(0 if gone else 60)
+            return {"type": "http.disconnect"}
 
-            try:
-                await response({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, send)
-            except BaseException as e:
-                if not gone:
-                    raise
-                assert "gone" in repr(e) or "Disconnect" in repr(e)
-            return response, client
+        try:
+            await response({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, send)
+        except BaseException as e:
+            if not gone:
+                raise
+            assert "gone" in repr(e) or "Disconnect" in repr(e)
+        return response, client
 
     response, client = asyncio.run(run())
     body = b"".join(m.get("body", b"") for m in sent)
-    return response.status_code, body, upstream, client
+    return response.status_code, body, storage.opened[0], client
 
 
 @pytest.mark.parametrize("screen", [Screen(), REPORT, MASK])
@@ -300,23 +310,20 @@ def test_a_client_that_leaves_at_the_last_byte_does_not_keep_it_from_the_log(
     reading = asyncio.Event()
 
     async def run() -> None:
-        transport = httpx.MockTransport(
-            lambda _r: httpx.Response(200, stream=Upstream(stream([MAIL])))
-        )
-        async with httpx.AsyncClient(transport=transport) as http:
-            chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {})
-            streamer = PartStreamer(http, Recorder(str(tmp_path / "rec")), log, Screeners())
-            response = await streamer.respond(chunks, 0, live())
+        storage: Any = Storage(stream([MAIL]))
+        chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {})
+        streamer = PartStreamer(storage, Recorder(str(tmp_path / "rec")), log, Screeners())
+        response = await streamer.respond(chunks, 0, live())
 
-            async def send(_message: Any) -> None:
-                return
+        async def send(_message: Any) -> None:
+            return
 
-            async def receive() -> Any:
-                await reading.wait()  # all bytes are out, and their record is being written
-                return {"type": "http.disconnect"}
+        async def receive() -> Any:
+            await reading.wait()  # all bytes are out, and their record is being written
+            return {"type": "http.disconnect"}
 
-            scope = {"type": "http", "asgi": {"spec_version": "2.0"}}
-            await response(scope, receive, send)
+        scope = {"type": "http", "asgi": {"spec_version": "2.0"}}
+        await response(scope, receive, send)
 
     asyncio.run(run())
     assert ends == [True]
@@ -368,25 +375,21 @@ def streaming(
     log: AuditLog, tmp_path: Any, run: Any, room: Room, stalled: float = 60
 ) -> list[Upstream]:
     """`run` with a streamer whose upstreams are noted."""
-    opened_: list[Upstream] = []
-
-    def answer(_request: Any) -> httpx.Response:
-        opened_.append(Upstream(BIG))
-        return httpx.Response(200, stream=opened_[-1])
+    storage: Any = Storage(BIG)
 
     async def main() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-            streamer = PartStreamer(
-                http,
-                Recorder(str(tmp_path / "rec")),
-                log,
-                Screeners(room=room),
-                stalled_seconds=stalled,
-            )
-            await run(streamer)
+        streamer = PartStreamer(
+            storage,
+            Recorder(str(tmp_path / "rec")),
+            log,
+            Screeners(room=room),
+            stalled_seconds=stalled,
+        )
+        await run(streamer)
 
     asyncio.run(main())
-    return opened_
+    opened: list[Upstream] = storage.opened
+    return opened
 
 
 def test_a_screened_part_holds_its_room_until_it_was_read(log: AuditLog, tmp_path: Any) -> None:

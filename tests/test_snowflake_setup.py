@@ -334,3 +334,10 @@ def test_missing_and_unsafe_addresses_are_usage_errors(pem: Path) -> None:
 def test_a_hash_function_in_the_policy_has_three_plain_parts(name: object) -> None:
     with pytest.raises(ConfigError, match=r"hash_function|DATABASE"):
         parse_policy(f"version: 1\nhash_function: {json.dumps(name)}\n", "p.yaml")
+
+
+def test_who_loads_files_may_make_a_stage_beside_the_table() -> None:
+    policy = POLICY.replace("kinds: [merge,", "kinds: [copy_into_table, merge,")
+    text = statements(plan(reader_roles(parse_policy(policy, "p"))))
+    assert "GRANT CREATE STAGE ON SCHEMA P.OUT TO ROLE AGENT_ROLE" in text
+    assert "GRANT CREATE FILE FORMAT ON SCHEMA P.OUT TO ROLE AGENT_ROLE" in text

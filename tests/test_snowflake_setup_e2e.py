@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from hoop_core.credentials.vault import VaultMinter
 from hoop_core.devstack.stack import DevStack
 from hoop_core.errors import SnowflakeError
 from hoop_core.model import RoleBinding
-from hoop_core.snowflake.session import http_client, open_session
+from hoop_core.snowflake.http import SnowflakeHttp
+from hoop_core.snowflake.session import open_session
 
 pytestmark = pytest.mark.e2e
 Rows = list[tuple[Any, ...]]
@@ -150,10 +152,10 @@ def test_a_minted_key_is_refused_once_another_address_is_hoops(
     """The lease is real, the key is right, the address is wrong."""
     settings = load_settings(hashing.info.config_file)
     minter = VaultMinter(settings.vault)
-    lease = minter.mint(RoleBinding("ml-reader", "ML_READER", "ML_WH"), "leaked")
+    lease = minter.mint(minter.draft(RoleBinding("ml-reader", "ML_READER", "ML_WH"), "leaked"))
 
     async def sign_in() -> str:
-        async with http_client(settings.snowflake) as http:
+        async with aclosing(SnowflakeHttp(settings.snowflake)) as http:
             session = await open_session(http, settings.snowflake, lease)
             await session.close()
             return session.session_id
@@ -167,7 +169,7 @@ def test_a_minted_key_is_refused_once_another_address_is_hoops(
         assert caught.value.errno == 390422
     finally:
         admin(rule + "('127.0.0.1/32')")
-        minter.revoke(lease.lease_id)
+        minter.revoke(lease)
 
 
 def test_a_gateway_outside_its_own_address_says_so_and_runs_nothing(

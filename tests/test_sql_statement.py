@@ -88,7 +88,10 @@ def test_kinds_reads_and_writes(sql: str, kind: str, reads: str, writes: str) ->
         "SELECT * FROM :1",
         "SELECT * FROM $v",
         "SELECT $v",
-        "SELECT :name",
+        "SELECT * FROM :name",
+        "SELECT * FROM TABLE(:name)",
+        "SELECT * FROM IDENTIFIER(:name)",
+        "INSERT INTO :name SELECT 1",
         "SELECT * FROM f(1)",
         "SELECT * FROM TABLE(db.public.f(1))",
         "SELECT * FROM t, LATERAL f(t.a)",
@@ -118,7 +121,6 @@ def test_kinds_reads_and_writes(sql: str, kind: str, reads: str, writes: str) ->
         "CREATE FUNCTION f() RETURNS INT AS '1'",
         "CREATE SCHEMA s",
         "CREATE USER u",
-        "ALTER TABLE t RENAME TO u",
         "ALTER TABLE t SWAP WITH u",
         "ALTER TABLE t ADD ROW ACCESS POLICY p ON (a)",
         "ALTER TABLE t UNSET DATA_RETENTION_TIME_IN_DAYS",
@@ -127,7 +129,7 @@ def test_kinds_reads_and_writes(sql: str, kind: str, reads: str, writes: str) ->
         "ALTER ACCOUNT SET x = 1",
         "ALTER SESSION SET QUOTED_IDENTIFIERS_IGNORE_CASE = TRUE",
         "ALTER SESSION SET MULTI_STATEMENT_COUNT = 0",
-        "ALTER SESSION SET QUERY_TAG = 'x'",
+        "ALTER SESSION SET SEARCH_PATH = 'x'",
         "ALTER SESSION SET TIMEZONE = (SELECT 1)",
         """ALTER SESSION SET "TIMEZONE" = 'Asia/Tokyo'""",
         "DROP VIEW v",
@@ -146,8 +148,7 @@ def test_kinds_reads_and_writes(sql: str, kind: str, reads: str, writes: str) ->
         "BEGIN SELECT 1",
         "BEGIN TRANSACTION; SELECT 1",
         "DECLARE x INT; BEGIN SELECT 1; END",
-        "COPY INTO t FROM @s",
-        "PUT file:///tmp/x @s",
+        "COPY INTO @s FROM t",
         "GET @s file:///tmp",
         "LIST @s",
         "INSERT ALL INTO t INTO u SELECT 1",
@@ -243,7 +244,12 @@ def test_a_bare_name_without_a_current_schema_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["information_schema.tables", "db.INFORMATION_SCHEMA.columns", "snowflake.account_usage.users"],
+    [
+        "information_schema.load_history",
+        "db.INFORMATION_SCHEMA.applicable_roles",
+        "snowflake.account_usage.users",
+        "snowflake.information_schema.tables",
+    ],
 )
 def test_metadata_is_refused_by_name(name: str) -> None:
     assert reason(f"SELECT * FROM {name}") == "METADATA_OBJECT"

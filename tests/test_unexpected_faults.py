@@ -13,11 +13,12 @@ import structlog
 from starlette.requests import Request
 
 from hoop_core.approvals.waiting import WaitingRoom
+from hoop_core.config import CredentialsSettings
 from hoop_core.credentials.sweeper import Sweeper
 from hoop_core.delivery import as_hoop_error
 from hoop_core.errors import where
 from hoop_core.gateway.protocol import in_snowflakes_shape
-from hoop_core.gateway.queries import _finished
+from hoop_core.gateway.queries import StatementBoard
 
 CORE = Path(__file__).parent.parent / "core" / "hoop_core"
 VALUE = "123-45-6789"
@@ -75,14 +76,15 @@ def _delivery() -> None:
 
 
 def _answer() -> None:
-    async def fails() -> None:
+    async def fails(*_: Any) -> None:
         broken(VALUE)
 
     async def story() -> None:
-        task = asyncio.create_task(fails())
-        await asyncio.wait({task})
-        running: Any = SimpleNamespace(task=task, statement_id="1")
-        _finished(running)
+        guarded = SimpleNamespace(id="s", closed=False, identity=SimpleNamespace(key="k"))
+        live: Any = SimpleNamespace(guarded=guarded, busy=0, last_used=0.0)
+        guard: Any = SimpleNamespace(run=fails)
+        running = StatementBoard(guard, poll_seconds=5).submit(live, "r", {"sqlText": "SELECT 1"})
+        await asyncio.wait({running.task})
 
     asyncio.run(story())
 
@@ -114,12 +116,15 @@ def _waiting() -> None:
 
 def _sweeper() -> None:
     class Keeper:
-        async def release(self, _lease: Any) -> None:
+        limits = CredentialsSettings()
+
+        async def end(self, _lease: Any, *, alive: Any) -> bool:
             broken(VALUE)
+            return True
 
     keeper: Any = Keeper()
     lease: Any = SimpleNamespace(lease_id="l")
-    asyncio.run(Sweeper(keeper).end([lease]))
+    assert not asyncio.run(Sweeper(keeper)._end(lease, {}))
 
 
 @pytest.mark.parametrize("told", [_delivery, _answer, _endpoint, _waiting, _sweeper])

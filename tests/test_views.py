@@ -363,7 +363,7 @@ ID = {"ID": "NUMBER"}
         (ID, "SELECT id FROM IDENTIFIER('raw.people')", "does not serve"),
         (ID, "SELECT secret_udf(id) FROM raw.people", "does not serve"),
         (ID, "SELECT id FROM @stage", "does not serve"),
-        (ID, "SELECT table_name FROM information_schema.tables", "does not serve"),
+        (ID, "SELECT table_name FROM information_schema.tables", "INFORMATION_SCHEMA"),
         (ID, "SHOW TABLES", "not a query"),
         (ID, "DELETE FROM raw.people WHERE id = 1", "not a query"),
         (

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
+from hoop_core import temporary
 from hoop_core.analysts.turns import Turn
 from hoop_core.approvals.binding import Binding
+from hoop_core.approvals.exceptions import used_by
 from hoop_core.audit.log import AuditLog, utc_now
-from hoop_core.audit.recording import Recorder
+from hoop_core.audit.recording import Exchange, Recorder
 from hoop_core.errors import (
     Cancelled,
     HoopError,
     ResultBlocked,
+    SessionGone,
     SnowflakeError,
     SnowflakeUnavailable,
     StatementRefused,
+    StoreUnavailable,
     Unavailable,
     where,
 )
@@ -32,15 +38,23 @@ from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
 from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
 from hoop_core.screeners import Screeners, ScreeningBusy
-from hoop_core.session import GuardedSession, QueryRequest
-from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
-from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.session import GuardedSession, QueryRequest, Stage
+from hoop_core.snowflake.session import SESSION_ENDED, SnowflakeSession, raise_for_answer
+from hoop_core.sql.live_catalog import Catalogs
+from hoop_core.sql.loading import Put
+from hoop_core.staged import Staged, loaded_json
 from hoop_core.taint import Taints, found_json, labels_of, opened, tainted_json, taints_of
+from hoop_core.telemetry import gate
+from hoop_core.uploads import Uploads
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
-_UPSTREAM_ENDED = {390104, 390111, 390114}
+UPSTREAM_ENDED = "UPSTREAM_ENDED"
+"""The reason of the error that ends the caller's session with the one at Snowflake."""
 _NO_ROWS = {Kind.SHOW, Kind.DESCRIBE, Kind.SESSION, Kind.TRANSACTION}
+_LIGHT = 16 << 10
+"""Characters or bytes that are looked at sooner than they are handed to a thread."""
 _CHANGES_SCHEMA = {
     Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS, Kind.ALTER_TABLE, Kind.DROP_TABLE,
 }  # fmt: skip
@@ -54,6 +68,9 @@ class Plan:
     binding: Binding
     screen: Screen = field(default_factory=Screen)
     """What the policy's detectors do to this caller's results."""
+    bindings: Json | None = None
+    """The values that are still bound: names among them stand in the text."""
+    staged: Staged = field(default_factory=Staged)
 
     @property
     def text(self) -> str:
@@ -68,6 +85,10 @@ class Delivered:
 
     answer: Json
     chunks: ChunkSet | None
+    policy_digest: str = ""
+    """The policy under which it was shown."""
+    exceptions: tuple[str, ...] = ()
+    """The approved exceptions that it rests on."""
 
 
 @dataclass(slots=True)
@@ -77,8 +98,9 @@ class Delivery:
     log: AuditLog
     recorder: Recorder
     lineage: LineageEmitter
-    catalog: LiveCatalog
+    catalog: Catalogs
     public_url: str
+    uploads: Uploads = field(repr=False)
     screeners: Screeners = field(default_factory=Screeners, repr=False)
 
     async def run(
@@ -91,14 +113,30 @@ class Delivery:
     ) -> Delivered:
         """Run the verified text and deliver its result; how it ends is logged in every case."""
         ran = False
+        files = asyncio.create_task(
+            asyncio.to_thread(self.recorder.open_exchange, session.id, session.next_recording())
+        )
         try:
+            statement = plan.verdict.statement
+            if statement and not request.describe_only:
+                temporary.about_to_run(session.temporary, statement)
             answer = await self._execute(session, request, plan, upstream, intent)
-            raise_for_answer(await asyncio.to_thread(_scrubbed, answer, session, request, plan))
+            if not answer.get("success"):
+                raise_for_answer(await asyncio.to_thread(_scrubbed, answer, session, request, plan))
             ran = True
             if not request.describe_only:
-                self._took_effect(session, plan, upstream)
+                self._took_effect(session, plan, upstream, answer)
+                if statement:
+                    await temporary.took_effect(session.temporary, statement, upstream)
+            put = plan.staged.loading
+            if isinstance(put, Put):
+                return await self._offer(
+                    session, request, plan, upstream=upstream, put=put, answer=answer, intent=intent
+                )
             names, texts = _outputs(answer), (request.sql, plan.text)
-            labels = await asyncio.to_thread(labels_of, plan.verdict, names, texts)
+            labels = await _run(
+                partial(labels_of, plan.verdict, names, texts), sum(map(len, texts))
+            )
             taints = taints_of(plan.verdict, labels)
             taken = await self._taken_over(
                 answer,
@@ -109,48 +147,90 @@ class Delivery:
                 taints=taints,
                 labels=labels,
             )
-            recorded = await asyncio.to_thread(self._record, session, request, taken)
+            entry = {
+                "status": "succeeded",
+                "query_id": (answer.get("data") or {}).get("queryId"),
+                "rows": taken.rows,
+                "remote_parts": len(taken.chunks.urls) if taken.chunks else 0,
+                "not_kept": [str(m.table) for m in plan.verdict.decision.exposed],
+                "tainted": tainted_json(taints),
+                **loaded_json(plan.staged, answer),
+                **_screened_json(taken, taints, plan),
+            }
+            await self._ended(
+                session,
+                request,
+                plan,
+                intent,
+                entry,
+                record=partial(self._record, await files, session, request, taken),
+            )
         except Exception as e:
             error = as_hoop_error(e)
+            await self._discard(files)
             outcome = {"status": _status(error, ran=ran), **error_json(error)}
             if isinstance(error, ResultBlocked):
                 outcome["findings"] = found_json(error.findings, taints)
             await self._ended(session, request, plan, intent, outcome)
             if plan.verdict.statement and error.errno == INVALID_IDENTIFIER:
                 stale = plan.verdict.statement
-                self.catalog.forget((*stale.reads, *stale.writes))
-            if isinstance(error, SnowflakeError) and error.errno in _UPSTREAM_ENDED:
-                raise SnowflakeUnavailable(
-                    "Snowflake ended the session of the minted user.", "Connect again."
+                self.catalog.of(session.account).forget((*stale.reads, *stale.writes))
+            if isinstance(error, SnowflakeError) and error.errno in SESSION_ENDED:
+                raise SessionGone(
+                    "Snowflake ended the session of the minted user.",
+                    "Connect again.",
+                    reason=UPSTREAM_ENDED,
                 ) from None
             raise error from None
-        await self._ended(
-            session,
-            request,
-            plan,
-            intent,
-            {
-                "status": "succeeded",
-                "query_id": taken.answer["data"].get("queryId"),
-                "rows": taken.rows,
-                "remote_parts": len(taken.chunks.urls) if taken.chunks else 0,
-                "recording": recorded,
-                "not_kept": [str(m.table) for m in plan.verdict.decision.exposed],
-                "tainted": tainted_json(taints),
-                **_screened_json(taken, taints, plan),
-            },
+        return Delivered(
+            taken.answer,
+            taken.chunks,
+            plan.binding.policy_digest,
+            used_by(plan.verdict.decision),
         )
-        return Delivered(taken.answer, taken.chunks)
 
-    def _took_effect(self, session: GuardedSession, plan: Plan, upstream: SnowflakeSession) -> None:
+    async def _offer(
+        self,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        *,
+        upstream: SnowflakeSession,
+        put: Put,
+        answer: Json,
+        intent: int,
+    ) -> Delivered:
+        """A PUT: Snowflake's credentials stay here, and the client uploads to Hoop. The address is a secret,
+        so it is not recorded. Raises UploadRefused, StoreUnavailable.
+        """
+        query_id = (answer.get("data") or {}).get("queryId")
+        statement_id = request.statement_id  # what the client knows it by, too
+        offered = self.uploads.offer(session, upstream, statement_id, put, statement_id)
+        outcome: Json = {"status": "succeeded", "query_id": query_id, "rows": 0, "recording": []}
+        await self._ended(session, request, plan, intent, outcome)
+        return Delivered(offered, None, plan.binding.policy_digest)
+
+    def _took_effect(
+        self, session: GuardedSession, plan: Plan, upstream: SnowflakeSession, answer: Json
+    ) -> None:
         """What later statements of the session and the catalog must know of this one."""
         session.names = upstream.names
         statement = plan.verdict.statement
         if statement and statement.kind in _CHANGES_SCHEMA:
-            self.catalog.forget(statement.writes)
+            self.catalog.of(session.account).forget(statement.writes)
         if statement and statement.kind is Kind.SESSION:
             session.altered(plan.text)
+        session.staging.took_effect(plan.staged.loading)
+        if statement:
+            session.serving.took_effect(
+                statement,
+                plan.text,
+                (answer.get("data") or {}).get("finalWarehouseName"),
+                autocommit=session.autocommit,
+            )
+            session.staging.made_table(statement.kind, statement.writes, answer)
 
+    @gate("results")
     async def _taken_over(
         self,
         answer: Json,
@@ -178,11 +258,15 @@ class Delivery:
             taints=taints,
             labels=labels,
         )
+        weight = _weight(answer)
         if not screen.every:
-            return await asyncio.to_thread(taking)
+            return await _run(taking, weight)
         turn = Turn(session.identity.key, session.id)
         try:
-            taken = await self.screeners.run(turn, taking, request.abandoned)
+            if weight <= _LIGHT:
+                taken = taking()
+            else:
+                taken = await self.screeners.run(turn, taking, request.abandoned)
         except ScreeningBusy:
             if screen.binds:
                 raise
@@ -211,6 +295,7 @@ class Delivery:
             content = await read_whole(response, held.resize)
             await self.screeners.run(turn, partial(chunks.screened, content), request.abandoned)
 
+    @gate("snowflake")
     async def _execute(
         self,
         session: GuardedSession,
@@ -227,10 +312,13 @@ class Delivery:
             "describeOnly": request.describe_only,
             "parameters": {**request.parameters, "QUERY_TAG": _tag(session, request, intent)},
         }
-        if request.bindings:
-            body["bindings"] = request.bindings
+        if plan.bindings:
+            body["bindings"] = plan.bindings
+        if request.bind_stage:
+            body["bindStage"] = request.bind_stage
         request_id = uuid.uuid4()
         try:
+            request.progress.stage = Stage.RUNNING
             running = asyncio.create_task(upstream.query(body, request_id))
             if await finished_first(running, request.abandoned):
                 return running.result()
@@ -248,10 +336,9 @@ class Delivery:
         raise Cancelled("The client cancelled the statement.")
 
     def _record(
-        self, session: GuardedSession, request: QueryRequest, taken: TakenOver
+        self, files: Exchange, session: GuardedSession, request: QueryRequest, taken: TakenOver
     ) -> list[Json]:
         """Store what the client is shown: the exchange, and the first part of the result."""
-        number = session.next_recording()
         shown = {k: v for k, v in taken.answer["data"].items()
                  if k not in {"rowset", "rowsetBase64", "chunkHeaders"}}  # fmt: skip
         if not taken.keep and "rowtype" in shown:
@@ -260,18 +347,15 @@ class Delivery:
                 {**column, "name": label}
                 for column, label in zip(shown["rowtype"], taken.labels, strict=True)
             ]
-        files = [
-            self.recorder.put_json(
-                session.id,
-                f"{number:05d}-exchange.json",
-                {"request": asked_json(session, request), "answer": shown},
-            )
-        ]
-        if taken.inline and taken.keep:
-            name = f"{number:05d}-part-00000.arrow"
-            files.append(self.recorder.put(session.id, name, taken.inline))
-        return [f.as_json() for f in files]
+        exchange = {"request": asked_json(session, request), "answer": shown}
+        return [f.as_json() for f in files.write(exchange, taken.inline if taken.keep else b"")]
 
+    async def _discard(self, files: asyncio.Task[Exchange]) -> None:
+        """Nothing is on record of a statement that showed nothing, save for its end in the log."""
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread((await files).discard)
+
+    @gate("outcome")
     async def _ended(
         self,
         session: GuardedSession,
@@ -279,26 +363,46 @@ class Delivery:
         plan: Plan,
         intent: int,
         outcome: Json,
+        *,
+        record: Callable[[], list[Json]] | None = None,
     ) -> None:
         """Raises StoreUnavailable: then the rows are withheld, for nothing shows what they were."""
         entry = {"statement_id": request.statement_id, "intent": intent, **outcome}
-        await asyncio.to_thread(self.log.append, "statement.outcome", entry, session_id=session.id)
+
+        def write() -> None:
+            recorded = {} if record is None else {"recording": record()}
+            self.log.append("statement.outcome", entry | recorded, session_id=session.id)
+
+        await asyncio.to_thread(write)
         if not request.describe_only:
-            await asyncio.to_thread(
-                self.lineage.emit,
+            self.lineage.emit(
                 plan.verdict,
                 statement_id=request.statement_id,
                 identity=session.identity,
                 run=session.run,
+                account=session.account,
                 succeeded=outcome["status"] == "succeeded",
                 at=utc_now(),
             )
+
+
+async def _run(work: Callable[[], T], weight: int) -> T:
+    """Work on so many characters or bytes; little work is done sooner than handed to a thread."""
+    return work() if weight <= _LIGHT else await asyncio.to_thread(work)
 
 
 def _screen(plan: Plan) -> Screen:
     """Lists of objects hold names and comments, no rows: they pass unscreened."""
     statement = plan.verdict.statement
     return Screen() if statement and statement.kind in _NO_ROWS else plan.screen
+
+
+def _weight(answer: Json) -> int:
+    """About how many bytes the first part of a result has."""
+    data = answer.get("data") or {}
+    rowset = data.get("rowset") or ()
+    texts = sum(len(v) for row in rowset[:_LIGHT] for v in row if isinstance(v, str))
+    return len(data.get("rowsetBase64") or "") + len(rowset) + texts
 
 
 def _outputs(answer: Json) -> list[str]:

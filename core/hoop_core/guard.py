@@ -17,6 +17,8 @@ Masking comes before approval because the humans sign the text that will run (I2
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import structlog
@@ -25,7 +27,7 @@ from sqlalchemy import Connection
 from hoop_core.analysts.pool import Analysts
 from hoop_core.analysts.question import Question
 from hoop_core.approvals.approval import Approval
-from hoop_core.approvals.binding import Binding, digest
+from hoop_core.approvals.binding import Binding
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import NONE, InForce, scope_of, used_by
 from hoop_core.approvals.waiting import WaitingRoom
@@ -35,7 +37,6 @@ from hoop_core.errors import (
     ApprovalRefused,
     Cancelled,
     HoopError,
-    NotServed,
     PolicyDenied,
     SnowflakeError,
     StatementRefused,
@@ -51,6 +52,7 @@ from hoop_core.model import (
     TableName,
     Verdict,
 )
+from hoop_core.policy.engine import STAGING, kinds_granted
 from hoop_core.policy.model import Policy
 from hoop_core.racing import unless_abandoned
 from hoop_core.records import (
@@ -64,11 +66,16 @@ from hoop_core.records import (
     statement_json,
     used_first,
 )
-from hoop_core.session import GuardedSession, QueryRequest, meaning_of
+from hoop_core.serving import check_scope
+from hoop_core.session import GuardedSession, QueryRequest, Stage, meaning_of
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.catalog import Catalog
-from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.sql.refusals import refuse
+from hoop_core.sql.settling import settle
+from hoop_core.staged import admitted, begun, parameters_digest
+from hoop_core.telemetry import gate, in_gate, statement, told
+from hoop_core.temporary import with_temporary
 
 _log = structlog.get_logger(__name__)
 
@@ -78,16 +85,23 @@ class Guard:
     """Stateless between statements; everything that lasts is in the store."""
 
     policy: Policy
-    catalog: LiveCatalog
+    catalog: Catalogs
     desk: ApprovalDesk
     waiting: WaitingRoom
     log: AuditLog
     delivery: Delivery
     analysts: Analysts
+    choose_account: Callable[[str | None], str] = lambda _given: ""
+    """The key of the Snowflake account that a client means. Raises IdentityError."""
 
     def role_for(self, identity: Identity, requested: str | None, account: str = "") -> RoleBinding:
         """Who a caller becomes in an account, under the policy in force now. Raises PolicyDenied."""
         return self.policy.for_account(account).role_for(identity, requested)
+
+    def may_stage(self, session: GuardedSession) -> bool:
+        """Whether some rule grants the caller temporary stages and PUT, were its condition to hold."""
+        policy = self.policy.for_account(session.account)
+        return kinds_granted(policy, session.identity) >= STAGING
 
     async def run(self, session: GuardedSession, request: QueryRequest) -> Delivered:
         """Take one statement through all gates. Raises HoopError; a refusal is in the log.
@@ -99,27 +113,49 @@ class Guard:
         has run then; so the tables are looked at again, and the statement passes all gates once more with an
         intent of its own, unless the same text would come of it.
         """
-        plan, upstream, intent = await self._ready(session, request)
+        parts = 0
+        try:
+            with statement(request.statement_id, session.id):
+                delivered = await self._run(session, request)
+            parts = len(delivered.chunks.urls) if delivered.chunks else 0
+            return delivered
+        finally:
+            session.ran(request.statement_id, parts)
+
+    async def _run(self, session: GuardedSession, request: QueryRequest) -> Delivered:
+        with ExitStack() as held:  # staged files stay as they are until the statement has ended
+            return await self._run_holding(session, request, held)
+
+    async def _run_holding(
+        self, session: GuardedSession, request: QueryRequest, held: ExitStack
+    ) -> Delivered:
+        plan, upstream, intent = await self._ready(session, request, held)
         try:
             return await self.delivery.run(session, request, plan, upstream, intent)
         except SnowflakeError as e:
             if e.errno != INVALID_IDENTIFIER:
                 raise
-            again = await self._ready_anew(session, request, plan)
+            again = await self._ready_anew(session, request, plan, held)
             if again is None:
                 raise
         return await self.delivery.run(session, request, *again)
 
     async def _ready(
-        self, session: GuardedSession, request: QueryRequest, plan: Plan | None = None
+        self,
+        session: GuardedSession,
+        request: QueryRequest,
+        held: ExitStack,
+        plan: Plan | None = None,
     ) -> tuple[Plan, SnowflakeSession, int]:
         """Gates 2 to 7, or 4 to 7 for a plan that is there already. A refusal is in the log."""
         try:
             plan = plan or await self._decide(session, request)
             plan, grant = await self._approval(session, request, plan)
-            lease, upstream = await session.upstream()
+            with in_gate("credential"):
+                lease, upstream = await session.upstream(request.statement_id)
             if request.abandoned.is_set() or session.closed:
                 raise Cancelled("The client took the statement back before it ran.")
+            held.enter_context(begun(session.staging, upstream, plan.staged))
             intent = await self._intent(session, request, plan, grant, lease.snowflake_user)
         except Exception as e:
             error = as_hoop_error(e)
@@ -128,7 +164,7 @@ class Guard:
         return plan, upstream, intent
 
     async def _ready_anew(
-        self, session: GuardedSession, request: QueryRequest, failed: Plan
+        self, session: GuardedSession, request: QueryRequest, failed: Plan, held: ExitStack
     ) -> tuple[Plan, SnowflakeSession, int] | None:
         """The second try; None when it would be the first one again. A refusal is in the log."""
         try:
@@ -137,10 +173,11 @@ class Guard:
             error = as_hoop_error(e)
             await self._refused(session, request, error)
             raise error from None
-        return None if plan.text == failed.text else await self._ready(session, request, plan)
+        return None if plan.text == failed.text else await self._ready(session, request, held, plan)
 
     # ------------------------------------------------------------------ 2, 3, 6
 
+    @gate("decide")
     async def _decide(self, session: GuardedSession, request: QueryRequest) -> Plan:
         """Understand, decide, rewrite and verify, in a process that may be killed.
 
@@ -150,8 +187,9 @@ class Guard:
         policy = self.policy.for_account(session.account)
         exceptions = await self._exceptions(session, policy)
         policy.check_role(session.identity, session.role)
+        settled = settle(request.sql, request.bindings)
         question = Question(
-            sql=request.sql,
+            sql=settled.sql,
             names=session.names,
             identity=session.identity,
             policy=policy,
@@ -162,44 +200,61 @@ class Guard:
         )
 
         async def snapshot(tables: tuple[TableName, ...]) -> Catalog:
-            looking = self.catalog.snapshot(
+            looking = self.catalog.of(session.account).snapshot(
                 tables, session.role.snowflake_role, session.identity.key
             )
-            return await unless_abandoned(request.abandoned, looking, "its tables were looked up")
+            found = await unless_abandoned(request.abandoned, looking, "its tables were looked up")
+            return with_temporary(found, tables, session.temporary)
 
         judged = await self.analysts.judge(question, snapshot)
         verdict = judged.verdict
         verdict = replace(verdict, decision=exceptions.named_in(verdict.decision))
+        told(decision=verdict.decision.outcome)
+        if verdict.statement is not None:
+            told(kind=verdict.statement.kind, fingerprint=verdict.statement.fingerprint)
         if verdict.rewritten is None or verdict.statement is None:
             raise _denied(verdict)
+        understood = verdict.statement
+        fingerprint = understood.fingerprint
+        text, staged = admitted(
+            session, request, verdict.statement.kind, sql=settled.sql, text=verdict.rewritten
+        )
+        verdict = replace(verdict, rewritten=text)
         settings = meaning_of(session.parameters, request.parameters)
         _check_filters(verdict, settings)
+        check_scope(
+            session.scope, understood, text, autocommit=session.autocommit, single=session.single
+        )
         binding = Binding(
             identity=session.identity,
             role=session.role,
-            fingerprint=verdict.statement.fingerprint,
-            executed_sha256=sha256(verdict.rewritten),
-            parameters_sha256=digest(request.bindings),
+            fingerprint=fingerprint,
+            executed_sha256=sha256(text),
+            parameters_sha256=parameters_digest(request.bindings, staged),
             policy_digest=policy.digest,
             catalog_digest=judged.catalog_digest,
             run=session.run,
             settings=settings,
             account=session.account,
         )
-        return Plan(verdict, binding, policy.screen_for(session.identity))
+        return Plan(verdict, binding, policy.screen_for(session.identity), settled.bindings, staged)
 
     async def _exceptions(self, session: GuardedSession, policy: Policy) -> InForce:
-        """Read anew for every statement: a revocation counts at once, on every replica.
+        """A revocation counts at once: what is known for a moment here is asked again with the intent.
 
         Raises StoreUnavailable: to mask what was shown a moment ago would look like other data.
         """
         if not policy.offers_exceptions:
             return NONE
         scope = scope_of(session.identity, session.role, policy, session.account)
-        return InForce.of(await asyncio.to_thread(self.desk.standing, scope))
+        known = self.desk.standing.known(scope)
+        if known is None:
+            known = await asyncio.to_thread(self.desk.standing.ask, scope)
+        return InForce.of(known)
 
     # ------------------------------------------------------------------ 4
 
+    @gate("approval")
     async def _approval(
         self, session: GuardedSession, request: QueryRequest, plan: Plan
     ) -> tuple[Plan, Approval | None]:
@@ -216,8 +271,10 @@ class Guard:
                     "Run it: it will wait for the approvers.",
                 )
             approval = await self.ask(session, request, plan)
+            request.progress.stage = Stage.HELD
             if approval.status is not ApprovalStatus.APPROVED:
                 await unless_abandoned(request.abandoned, self.waiting.until_approved(approval.id))
+            request.progress.stage = Stage.DECIDED
             again = await self._decide(session, request)
             if again.binding.digest == approval.binding:
                 return again, approval
@@ -235,6 +292,7 @@ class Guard:
             "run": run_json(session.run),
             "snowflake_role": session.role.snowflake_role,
             "parameters": bound_values(request.bindings),
+            "staged": plan.staged.as_json(),
             "settings": dict(plan.binding.settings),
             "sql": request.sql,
             "rewritten": plan.verdict.rewritten,
@@ -245,6 +303,31 @@ class Guard:
         return await asyncio.to_thread(
             self.desk.ask, plan.binding, terms, question, session_id=session.id
         )
+
+    async def shown_again(
+        self, session: GuardedSession, delivered: Delivered, kind: str, entry: Json
+    ) -> None:
+        """Put on record that a result is shown once more, without running anything.
+
+        Only under the policy it was made under, in a role that the caller still has, and while the
+        exceptions that it rests on stand: as with an intent, a revocation counts at once.
+        Raises PolicyDenied, ApprovalRefused, StoreUnavailable.
+        """
+        policy = self.policy.for_account(session.account)
+        policy.check_role(session.identity, session.role)
+        if policy.digest != delivered.policy_digest:
+            raise PolicyDenied(
+                "The policy is not any more the one that this result was shown under.",
+                "Run the statement again.",
+                reason="SHOWN_UNDER_ANOTHER_POLICY",
+            )
+
+        def write(connection: Connection) -> Json:
+            if delivered.exceptions:
+                self.desk.check_standing(connection, delivered.exceptions)
+            return entry
+
+        await asyncio.to_thread(self.log.append, kind, write, session_id=session.id)
 
     async def ask_ahead(self, session: GuardedSession, request: QueryRequest) -> Approval | None:
         """Ask for a statement that will be run later; None when it needs no approval.
@@ -262,6 +345,7 @@ class Guard:
 
     # ------------------------------------------------------------------ 7
 
+    @gate("intent")
     async def _intent(
         self,
         session: GuardedSession,
@@ -282,6 +366,7 @@ class Guard:
             "executed_sha256": sha256(plan.text),
             "approval": grant.id if grant else None,
             "exceptions": list(exceptions),
+            "staged": plan.staged.as_json(),
             "snowflake_user": user,
         }
 
@@ -292,9 +377,11 @@ class Guard:
                 self.desk.check_standing(connection, exceptions)
             return entry
 
-        return await asyncio.to_thread(
+        intent = await asyncio.to_thread(
             self.log.append, "statement.intent", write, session_id=session.id
         )
+        told(intent=intent)
+        return intent
 
     # ------------------------------------------------------------------ refusals
 
@@ -342,13 +429,15 @@ def _check_filters(verdict: Verdict, settings: Json) -> None:
 
 
 def _check_served(request: QueryRequest) -> None:
-    """Raises NotServed or StatementRefused for what no policy could allow."""
-    if request.asynchronous:
-        raise NotServed(
-            "Asynchronous execution is not served yet.", "Run the statement synchronously."
+    """Raises StatementRefused for what no policy could allow."""
+    if request.statements not in {"0", "1"}:
+        raise StatementRefused(
+            f"The request says that its text holds {request.statements} statements.",
+            "Send one statement at a time, without num_statements or MULTI_STATEMENT_COUNT.",
+            reason="MULTI_STATEMENT",
+            errno=8,  # Snowflake's own, for a count that does not fit
+            sqlstate="0A000",
         )
-    if request.staged_binds:
-        raise NotServed("Binding through a stage is not served.", "Bind fewer rows at a time.")
     try:
         request.sql.encode()
     except UnicodeEncodeError:

@@ -8,7 +8,7 @@ import re
 import zlib
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from hoop_core.errors import Refused
 from hoop_core.model import Json
@@ -31,13 +31,17 @@ async def read_json(request: Request, limit: int) -> Json:
     Parsing holds the interpreter: a small body must not unpack to millions of nested arrays.
     """
     raw = bytearray()
-    async for piece in request.stream():
-        raw += piece
-        if len(raw) > limit:
-            raise BadRequest(f"The request is longer than {limit} bytes.", "Send a shorter text.")
-    body = bytes(raw)
-    if request.headers.get("content-encoding", "").lower() == "gzip":
-        body = _gunzip(body, limit)
+    try:
+        async for piece in request.stream():
+            raw += piece
+            if len(raw) > limit:
+                raise BadRequest(
+                    f"The request is longer than {limit} bytes.", "Send a shorter text."
+                )
+    except ClientDisconnect:
+        # told to nobody; and no fault of ours that a log should call one
+        raise BadRequest("The client went away in the middle of its request.") from None
+    body = _decoded(bytes(raw), request.headers.getlist("content-encoding"), limit)
     containers = body.count(b"[") + body.count(b"{")
     if containers > _MOST_CONTAINERS or body.count(b",") > _MOST_MEMBERS:
         raise BadRequest("The request has too many parts.", "Send fewer values at a time.")
@@ -71,8 +75,24 @@ def writable(value: Any) -> None:
     json.dumps(value, ensure_ascii=False).encode()
 
 
+def _decoded(body: bytes, encodings: list[str], limit: int) -> bytes:
+    """The body as it was before it was packed; one packing at most, and gzip only."""
+    match [e.strip().lower() for e in encodings]:
+        case [] | ["" | "identity"]:
+            return body
+        case ["gzip" | "x-gzip"]:
+            return _gunzip(body, limit)
+    raise BadRequest(
+        "Hoop does not read this Content-Encoding.", "Send the body as it is, or gzipped once."
+    )
+
+
 def _gunzip(body: bytes, limit: int) -> bytes:
-    """Unpack at most `limit` bytes: a small body must not become a large one."""
+    """Unpack at most `limit` bytes: a small body must not become a large one.
+
+    One whole gzip member (RFC 1952) and nothing after it: what one reader takes for rubbish behind the end
+    another would take for the body.
+    """
     unpacker = zlib.decompressobj(wbits=31)
     try:
         unpacked = unpacker.decompress(body, limit + 1)
@@ -80,6 +100,8 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         raise BadRequest("The request's gzip body is broken.") from None
     if len(unpacked) > limit:
         raise BadRequest(f"The request unpacks to more than {limit} bytes.", "Send a shorter text.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest("The request's gzip body is cut short, or something follows it.")
     return unpacked
 
 

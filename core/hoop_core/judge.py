@@ -230,5 +230,9 @@ def _verify_command(text: str, statement: Statement) -> None:
         again = analyse(text, NameContext()).statement
     except StatementRefused:
         again = None
-    if again is None or (again.kind, again.reads) != (statement.kind, statement.reads):
+    if again is None or (again.kind, again.reads, again.writes) != (
+        statement.kind,
+        statement.reads,
+        statement.writes,
+    ):
         raise refuse("VERIFY_COMMAND", "The statement did not pass verification.")

@@ -102,10 +102,17 @@ class Identity:
     expires_at: datetime | None = None
     claims: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, repr=False)
     """Further claims of the token that the settings name: what row filters may compare with."""
+    actors: tuple[str, ...] = ()
+    """Keys of those who act for the caller (RFC 8693), the one who does it now first; empty: nobody."""
 
     @property
     def key(self) -> str:
-        return f"{self.issuer}#{self.subject}"
+        return identity_key(self.issuer, self.subject)
+
+
+def identity_key(issuer: str, subject: str) -> str:
+    """What tells callers apart: no issuer has a `#` in it (RFC 8414 section 2)."""
+    return f"{issuer}#{subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,13 @@ class Verdict:
     elapsed_us: int = 0
 
 
+class Scope(StrEnum):
+    """For how long a minted user serves: a client's session, or one of its statements."""
+
+    SESSION = "session"
+    STATEMENT = "statement"
+
+
 @dataclass(frozen=True, slots=True)
 class RoleBinding:
     """Which Snowflake role a caller becomes, and which Vault role mints the user for it."""
@@ -273,9 +287,11 @@ class RoleBinding:
     vault_role: str
     snowflake_role: str
     warehouse: str | None = None
+    scope: Scope = Scope.SESSION
 
 
 class LeaseState(StrEnum):
+    MINTING = "minting"  # asked for: whether there is a user is not known yet
     ACTIVE = "active"
     PENDING = "pending"  # revocation asked for or due, not yet confirmed: the sweeper's list
     GONE = "gone"  # confirmed: Snowflake no longer knows the user
@@ -283,7 +299,10 @@ class LeaseState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A minted Snowflake user. The private key never leaves the process that asked for it."""
+    """A minted Snowflake user. The private key never leaves the process that asked for it.
+
+    While it is being minted, `snowflake_user` is what its name will begin with, and `lease_id` Hoop's own.
+    """
 
     lease_id: str
     snowflake_user: str
@@ -293,6 +312,10 @@ class Lease:
     expires_at: datetime
     public_key_fingerprint: str
     private_key: bytes = field(repr=False, default=b"")
+    account: str = ""
+    """Key of the Snowflake account (`account_key`)."""
+    accessor: str = field(repr=False, default="")
+    """Of the Vault token that it hangs on: what ends it when Vault's answer was lost."""
 
 
 Json = dict[str, Any]

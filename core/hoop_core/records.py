@@ -24,6 +24,7 @@ def person_json(identity: Identity) -> Json:
         "subject": identity.subject,
         "name": identity.name,
         "groups": list(identity.groups),
+        "actors": list(identity.actors),
     }
 
 
@@ -70,7 +71,7 @@ def bound_values(bindings: Json | None) -> list[Json] | None:
     if not bindings:
         return None
     names = sorted(bindings, key=lambda n: (0, int(n), "") if n.isdecimal() else (1, 0, n))
-    return [{"position": n, **bindings[n]} for n in names]
+    return [{**bindings[n], "position": n} for n in names]
 
 
 def decision_json(decision: Decision) -> Json:

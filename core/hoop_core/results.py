@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
 from hoop_core.audit.recording import rowset_to_arrow
 from hoop_core.errors import NotServed, ResultBlocked, SnowflakeUnavailable
 from hoop_core.masking.detect import Finding
@@ -30,6 +28,8 @@ from hoop_core.masking.screen import (
     unreadable,
 )
 from hoop_core.model import Json, Screen
+from hoop_core.parameters import told
+from hoop_core.snowflake.http import Part
 from hoop_core.taint import Taints, found_json
 
 CHUNK_HEADER = "x-hoop-chunk"
@@ -124,6 +124,10 @@ def take_over(
             "Load files through the platform team until PUT is served.",
         )
     passed = {k: v for k, v in data.items() if k in _PASSED}
+    # Clients know a statement by Hoop's id: it works for result, status and cancelling, and before Snowflake
+    # has seen the statement. Snowflake's own id is in the log, and our id is in its QUERY_TAG.
+    passed["queryId"] = statement_id
+    passed["parameters"] = told(_by_name(data.get("parameters")))
     result_format = str(data.get("queryResultFormat") or "json")
     names = tuple(str(c.get("name", "")) for c in passed.get("rowtype") or ())
     labels = names if labels is None else labels
@@ -146,7 +150,8 @@ def take_over(
             screen=screen,
             taints=taints,
         )
-        base = f"{public_url}{CHUNK_PATH}/{statement_id}"
+        # The session's id leads to the replica that has the parts.
+        base = f"{public_url}{CHUNK_PATH}/{session_id}/{statement_id}"
         passed["chunks"] = [
             {**{k: v for k, v in c.items() if k != "url"}, "url": f"{base}/{n}"}
             for n, c in enumerate(data["chunks"])
@@ -156,6 +161,11 @@ def take_over(
     rows = int(data.get("total") or 0)
     inline = _inline(passed, result_format)
     return TakenOver(shown, inline, rows, chunks, keep, findings, unread, labels)
+
+
+def _by_name(parameters: Any) -> Json:
+    listed = parameters if isinstance(parameters, list) else []
+    return {str(p.get("name")): p.get("value") for p in listed if isinstance(p, dict)}
 
 
 def _size(chunk: Json) -> int:
@@ -188,24 +198,19 @@ def _screen_inline(
     return findings, False
 
 
-async def read_whole(response: httpx.Response, takes: Callable[[int], None]) -> bytes:
+async def read_whole(part: Part, takes: Callable[[int], None]) -> bytes:
     """A part's bytes, unpacked as its headers say. Raises SnowflakeUnavailable, and what `takes` raises: it
     hears how many bytes it is as they come in.
     """
     content = bytearray()
-    try:
-        async for piece in response.aiter_bytes():
-            content += piece
-            if len(content) > MOST_BYTES:
-                raise SnowflakeUnavailable(
-                    f"A part of the result is larger than {MOST_BYTES >> 20} MB.",
-                    "Select fewer columns or rows.",
-                )
-            takes(len(content))
-    except httpx.HTTPError as e:
-        raise SnowflakeUnavailable(
-            f"A part of the result cannot be fetched ({type(e).__name__}).", "Run it again."
-        ) from None
+    async for piece in part.pieces():
+        content += piece
+        if len(content) > MOST_BYTES:
+            raise SnowflakeUnavailable(
+                f"A part of the result is larger than {MOST_BYTES >> 20} MB.",
+                "Select fewer columns or rows.",
+            )
+        takes(len(content))
     return bytes(content)
 
 

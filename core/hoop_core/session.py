@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import re
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from hoop_core.errors import SessionGone
+from sqlglot import TokenType
+
+from hoop_core.errors import SessionGone, SnowflakeError, SnowflakeUnavailable
 from hoop_core.http import BadRequest, writable
-from hoop_core.model import Identity, Json, Lease, NameContext, RoleBinding, RunContext
-from hoop_core.parameters import AT_SIGN_IN, MEANING
+from hoop_core.model import (
+    Identity,
+    Json,
+    Lease,
+    NameContext,
+    RoleBinding,
+    RunContext,
+    Scope,
+    TableName,
+)
+from hoop_core.parameters import AT_SIGN_IN, MEANING, TOLD
+from hoop_core.serving import Serving
 from hoop_core.snowflake.session import SnowflakeSession
+from hoop_core.sql.catalog import CatalogObject
+from hoop_core.sql.limits import scan
+from hoop_core.staging import Staging
 
 _CONTEXT_LIMIT = 4096
+_BETWEEN = {TokenType.COMMA, TokenType.SEMICOLON}
 
 
 @dataclass(slots=True)
@@ -36,12 +54,20 @@ class GuardedSession:
     ] = field(repr=False)
     account: str = ""
     """Key of the Snowflake account that the client chose (`model.account_key`)."""
+    staging: Staging = field(default_factory=Staging, repr=False)
+    serving: Serving = field(default_factory=Serving, repr=False)
+    temporary: dict[TableName, CatalogObject] = field(default_factory=dict, repr=False)
+    """The temporary tables that it has made (temporary.py)."""
     _opening: asyncio.Task[tuple[Lease, SnowflakeSession]] | None = field(default=None, repr=False)
+    _beaten: float = field(default_factory=time.monotonic, repr=False)
     _recorded: int = 0
     closed: bool = False
+    single: bool = False
+    """It is there for one statement only, as with Snowflake's SQL API: nothing is left for a next one."""
 
-    async def upstream(self) -> tuple[Lease, SnowflakeSession]:
-        """The Snowflake session of this client; the first call mints its user.
+    async def upstream(self, statement_id: str = "") -> tuple[Lease, SnowflakeSession]:
+        """The Snowflake session of this client; the first call mints its user. Where the role says so,
+        the statement has one of its own. `ran` says when the statement is done with it.
 
         Minting waits for the first statement that may run: a client that is only ever refused, or
         that waits for a human, costs no user. A statement that is cancelled meanwhile does not cut
@@ -50,6 +76,11 @@ class GuardedSession:
         """
         if self.closed:
             raise SessionGone("The session was closed while the statement waited.")
+        if statement_id:
+            self.serving.begin(statement_id)
+            if self.scope is Scope.STATEMENT:
+                own = self.serving.own(statement_id, lambda: self.open_upstream(self))
+                return await asyncio.shield(own)
         if self._opening is None or _failed(self._opening):
             self._opening = asyncio.create_task(self.open_upstream(self))
         return await asyncio.shield(self._opening)
@@ -58,20 +89,84 @@ class GuardedSession:
         """Take the upstream away, for whoever ends it; waits for a minting that is under way."""
         self.closed = True
         opening, self._opening = self._opening, None
+        await self.serving.close()
         if opening is None:
             return None
         await asyncio.wait({opening})
         return None if _failed(opening) else opening.result()
 
+    def ran(self, statement_id: str, parts: int = 0) -> None:
+        """A statement has ended, whether it ran or not; its result has so many parts to fetch."""
+        self.serving.ran(statement_id, parts)
+
+    def let_go(self) -> tuple[Lease, SnowflakeSession] | None:
+        """Take the upstream away while nothing uses it and nothing is lost with it; the next statement
+        gets another one.
+        """
+        opening = self._opening
+        if self.closed or self.serving.busy or self.serving.lasting or self.staging.holds:
+            return None
+        if opening is None or not opening.done() or _failed(opening):
+            return None
+        self._opening = None
+        return opening.result()
+
     def altered(self, executed: str) -> None:
-        """Take note of an ALTER SESSION that has run: later statements mean what it made of them."""
-        words = executed.strip().rstrip(";").strip()
-        if re.match(r"ALTER\s+SESSION\s+UNSET\s", words, re.IGNORECASE):
-            for name in re.findall(r"\w+", words)[3:]:
-                self.parameters.pop(name.upper(), None)
-        elif re.match(r"ALTER\s+SESSION\s+SET\s", words, re.IGNORECASE):
-            for name, value in re.findall(r"(\w+)\s*=\s*('(?:[^']|'')*'|[\w.+-]+)", words):
-                self.parameters[name.upper()] = value.strip("'")
+        """Take note of an ALTER SESSION that has run: later statements mean what it made of them.
+
+        It is read by the tokens that were decided on: what stands inside a text sets nothing.
+        """
+        tokens = [t for t in scan(executed).tokens if t.token_type not in _BETWEEN]
+        head, rest = [t.text.upper() for t in tokens[:3]], tokens[3:]
+        if head == ["ALTER", "SESSION", "UNSET"]:
+            for name in rest:
+                self.parameters.pop(name.text.upper(), None)
+        elif head == ["ALTER", "SESSION", "SET"]:
+            while len(rest) >= 3:
+                name, _, value, *rest = rest
+                negative = value.token_type is TokenType.DASH and rest
+                told = f"-{rest.pop(0).text}" if negative else value.text
+                self.parameters[name.text.upper()] = told
+
+    @property
+    def scope(self) -> Scope:
+        """For how long a minted user serves here."""
+        return Scope.STATEMENT if self.single else self.role.scope
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction of its own."""
+        return str(self.parameters.get("AUTOCOMMIT", True)).lower() != "false"
+
+    @property
+    def number(self) -> int:
+        """What drivers know the session by: the same for its whole life, and exact as a JSON number."""
+        return int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:8]) >> 11
+
+    def opened_upstream(self) -> SnowflakeSession | None:
+        """The session at Snowflake, if there is one already."""
+        opening = self._opening
+        if opening is None or not opening.done() or _failed(opening):
+            return None
+        return opening.result()[1]
+
+    def wants_beat(self, now: float, seconds: float) -> bool:
+        """Whether Snowflake has not heard of this session for so long (monotonic clock)."""
+        return now - self._beaten > seconds and self.opened_upstream() is not None
+
+    async def beat(self, now: float) -> None:
+        """Keep the session at Snowflake alive. Raises SnowflakeError when it has ended there."""
+        upstream = self.opened_upstream()
+        self._beaten = now
+        if upstream is None:
+            return
+        try:
+            await upstream.heartbeat()
+        except SnowflakeUnavailable:
+            return  # the next statement says so, if it lasts
+        except SnowflakeError:
+            if self.opened_upstream() is upstream:  # else it was let go meanwhile
+                raise
 
     def next_recording(self) -> int:
         """A number for the next file of the recording: folders sort in the order of events."""
@@ -81,6 +176,21 @@ class GuardedSession:
 
 def _failed(task: asyncio.Task[tuple[Lease, SnowflakeSession]]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+class Stage(StrEnum):
+    """How far a statement has come, for those who ask what it does."""
+
+    DECIDED = "decided"  # being understood, decided on, and given its user
+    HELD = "held"  # waits for people
+    RUNNING = "running"  # at Snowflake
+
+
+@dataclass(slots=True)
+class Progress:
+    """Written by the guard on the statement's way, read by whoever asks."""
+
+    stage: Stage = Stage.DECIDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +203,13 @@ class QueryRequest:
     parameters: Json
     describe_only: bool = False
     asynchronous: bool = False
-    staged_binds: bool = False
+    bind_stage: str = ""
+    """Where a driver has put the values that it binds, as it says it: `@stage/path`."""
+    statements: str = "1"
+    """How many there are in the text, as the client says; 0 means "however many"."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event, compare=False, repr=False)
     """Set when the client takes the statement back."""
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
 
 
 def fold(identifier: str | None) -> str | None:
@@ -143,3 +257,38 @@ def allowed_parameters(given: Any) -> Json:
         for k, v in given.items()
         if k.upper() in AT_SIGN_IN and isinstance(v, (str, int, float, bool))
     }
+
+
+def without_echo(given: Json, application: Any) -> Json:
+    """`given` at sign-in, without what the Go driver merely repeats.
+
+    Its connection pool sends with each further sign-in every parameter that it was told at the first. That is
+    no wish of its user's, and must not count as settings that a statement was approved under.
+    """
+    if application != "Go":
+        return given
+    return {k: v for k, v in given.items() if str(TOLD.get(k)).lower() != str(v).lower()}
+
+
+def read_bindings(given: Any) -> Json | None:
+    """Bound values in the drivers' form: {"1": {"type": "TEXT", "value": "x"}, ...}. Raises BadRequest.
+
+    Every door reads them here: what approvers see, what is logged and what Snowflake gets has one shape.
+    """
+    if not given:
+        return None
+    if not isinstance(given, dict) or not all(_is_binding(b) for b in given.values()):
+        raise BadRequest("bindings must map positions or names to a type and a value.")
+    return given
+
+
+def _is_binding(binding: Any) -> bool:
+    """A type, a value or a list of values (array binds), and flat properties such as `fmt`."""
+    if not isinstance(binding, dict) or not isinstance(binding.get("type"), str):
+        return False
+    value = binding.get("value")
+    values = value if isinstance(value, list) else [value]
+    others = [v for k, v in binding.items() if k not in {"value", "schema"}]
+    if not isinstance(binding.get("schema", {}), (dict, type(None))):
+        return False
+    return all(v is None or isinstance(v, (str, int, float)) for v in [*values, *others])

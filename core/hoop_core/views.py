@@ -29,6 +29,8 @@ from hoop_core.model import ColumnLineage, Kind, NameContext, Statement, TableNa
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.limits import DEFAULT, Limits
 from hoop_core.sql.lineage import Trace, any_column, column_lineage, trace
+from hoop_core.sql.metadata import OBJECT as METADATA
+from hoop_core.sql.metadata import metadata_view
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.splice import Inline, splice, tables_in
 from hoop_core.sql.statement import Analysis, CteName, analyse
@@ -62,7 +64,10 @@ def objects(
 
     What is not followed any more (too deep, too many) is missing in the end, and so denied. Never raises.
     """
-    catalog = yield tables
+    metadata = {t: METADATA for t in tables if metadata_view(t) is not None}
+    catalog = yield tuple(t for t in tables if t not in metadata)
+    if metadata:
+        catalog = catalog.but(metadata)
     asked, told = set(tables), tables
     for _ in range(DEEPEST):
         wanted = sorted(_named_in_views(told, catalog, limits) - asked)
@@ -258,6 +263,8 @@ def _understood(
         raise not_understood(
             "has a query with a bind variable, which would take the caller's value"
         )
+    if any(metadata_view(t) is not None for t in analysis.tables):
+        raise not_understood("has a query on INFORMATION_SCHEMA")
     if tree.find(*_OF_THE_PLACE) is not None:
         raise not_understood("has a query that depends on the current database or schema")
     return text.columns, analysis

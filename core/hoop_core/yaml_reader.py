@@ -87,6 +87,11 @@ class Value:
             raise self.wrong(f"{what} must not be empty.")
         return found
 
+    def truth(self, what: str) -> bool:
+        if not isinstance(self.data, bool):
+            raise self.wrong(f"{what} must be true or false.")
+        return self.data
+
     def integer(self, what: str, least: int, most: int) -> int:
         if isinstance(self.data, bool) or not isinstance(self.data, int):
             raise self.wrong(f"{what} must be a whole number.")

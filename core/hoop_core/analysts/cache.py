@@ -69,7 +69,7 @@ class DecisionCache:
             question.sql,
             question.names,
             question.policy.key,
-            (who.issuer, who.subject, who.name, who.groups, who.method),
+            (who.issuer, who.subject, who.name, who.groups, who.method, who.actors),
             tuple(sorted(who.claims.items())),
             (run.orchestrator, *sorted(run.fields.items())) if "run" in uses else None,
             question.exceptions,

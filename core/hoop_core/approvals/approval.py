@@ -36,6 +36,11 @@ class Approval:
         """The kind of the statement, or `masking_exception`."""
         return self.body.get("kind")
 
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Keys of those who acted for the requester when the question was asked."""
+        return tuple(self.body.get("actors", ()))
+
     def as_json(self) -> Json:
         times = {
             "created_at": self.created_at,
@@ -71,6 +76,16 @@ def check_answer(
     if approver.key == approval.requester_key:
         raise ApprovalRefused(
             "Nobody may answer their own request.", "Another person of the group must answer."
+        )
+    if approver.key in approval.actors:
+        raise ApprovalRefused(
+            "Nobody may answer what they asked for on behalf of somebody else.",
+            "Another person of the group must answer.",
+        )
+    if approver.actors:
+        raise ApprovalRefused(
+            "An answer has to come from the person, and not from somebody who acts for them.",
+            "Sign in yourself, without a token that was exchanged (its claim `act`).",
         )
     if not set(approver.groups) & set(approval.approvers):
         raise ApprovalRefused(

@@ -66,6 +66,7 @@ class Binding:
         return digest(
             {
                 "identity": self.identity.key,
+                "actors": list(self.identity.actors),
                 "account": self.account,
                 "snowflake_role": self.role.snowflake_role,
                 "fingerprint": self.fingerprint,

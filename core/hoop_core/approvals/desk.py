@@ -6,7 +6,8 @@
        └─time────▶ expired  ◀─time
 
 A standing grant (a masking exception) is not used up: it holds until its time is over or somebody
-revokes it, and a question for one can be revoked too. Every move is one transaction with its log entry.
+revokes it, and a question for one can be revoked too. Every move is one transaction with its log entry,
+so moves come one after another, also those of several replicas.
 """
 
 from __future__ import annotations
@@ -16,7 +17,20 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    cast,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from hoop_core.approvals.approval import (
     OPEN,
@@ -27,6 +41,7 @@ from hoop_core.approvals.approval import (
     key_of,
 )
 from hoop_core.approvals.binding import Binding, Bound
+from hoop_core.approvals.standing import StandingGrants
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.errors import ApprovalRefused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identity, Json
@@ -45,6 +60,7 @@ class ApprovalDesk:
 
     def __init__(self, store: Store, log: AuditLog) -> None:
         self._store, self._log = store, log
+        self.standing = StandingGrants(self._standing)
 
     def ask(
         self, binding: Bound, terms: ApprovalTerms, body: Json, *, session_id: str | None
@@ -58,6 +74,8 @@ class ApprovalDesk:
             known = self._open_one(connection, binding.digest)
         if known is not None:
             return known
+        # whatever else the question says: who acted for the requester may not answer it
+        body = {**body, "actors": list(binding.identity.actors)}
         now = utc_now()
         identifier = "apr_" + secrets.token_hex(10)
 
@@ -109,6 +127,8 @@ class ApprovalDesk:
             entry = {"approver": _person(approver), "verdict": verdict, "why": e.message}
             self._log.append("approval.answer_refused", {"approval": identifier, **entry})
             raise
+        finally:
+            self.standing.forget()
         return self.get(identifier)
 
     def _answer(
@@ -119,7 +139,7 @@ class ApprovalDesk:
         verdict: AnswerVerdict,
         reason: str,
     ) -> Json:
-        approval = self._load(connection, identifier)
+        approval = self._load(connection, identifier, to_change=True)
         check_answer(approval, approver, verdict, reason)
         now = utc_now()
         groups = sorted(set(approver.groups) & set(approval.approvers))
@@ -187,7 +207,7 @@ class ApprovalDesk:
                 "Run the statement again: it will be asked for anew.",
             )
 
-    def standing(self, scope: str) -> list[Approval]:
+    def _standing(self, scope: str) -> list[Approval]:
         """The standing grants of this scope that hold now. Raises StoreUnavailable."""
         query = (
             select(approvals)
@@ -223,7 +243,7 @@ class ApprovalDesk:
         self.expire_due()
 
         def write(connection: Connection) -> Json:
-            approval = self._load(connection, identifier)
+            approval = self._load(connection, identifier, to_change=True)
             check_revocation(approval, who, reason)
             revocation = {"by": _person(who), "reason": reason.strip()}
             connection.execute(
@@ -248,6 +268,8 @@ class ApprovalDesk:
             entry = {"approval": identifier, "by": _person(who), "why": e.message}
             self._log.append("approval.revoke_refused", entry)
             raise
+        finally:
+            self.standing.forget()
         return self.get(identifier)
 
     def get(self, identifier: str) -> Approval:
@@ -279,11 +301,12 @@ class ApprovalDesk:
         if standing is not None:
             scope = approvals.c.scope
             query = query.where(scope.is_not(None) if standing else scope.is_(None))
-        for key, value in (run or {}).items():
-            query = query.where(approvals.c.body["run", "fields", key].as_string() == value)
         with self._store.read() as connection:
+            dialect = connection.dialect.name
+            for key, value in (run or {}).items():
+                query = query.where(_body(dialect)["run", "fields", key].as_string() == value)
             if seen_by is not None:
-                query = query.where(_visible_to(seen_by, connection.dialect.name))
+                query = query.where(_visible_to(seen_by, dialect))
             return [self._with_answers(connection, r) for r in connection.execute(query).all()]
 
     def statuses(self, identifiers: set[str]) -> dict[str, ApprovalStatus]:
@@ -321,6 +344,8 @@ class ApprovalDesk:
                 self._log.append("approval.expired", write)
             except _AskedMeanwhile:
                 continue
+            finally:
+                self.standing.forget()
 
     def _open_one(self, connection: Connection, binding: str) -> Approval | None:
         row = connection.execute(
@@ -330,10 +355,12 @@ class ApprovalDesk:
         ).one_or_none()
         return None if row is None else self._with_answers(connection, row)
 
-    def _load(self, connection: Connection, identifier: str) -> Approval:
-        row = connection.execute(
-            select(approvals).where(approvals.c.id == identifier)
-        ).one_or_none()
+    def _load(
+        self, connection: Connection, identifier: str, *, to_change: bool = False
+    ) -> Approval:
+        """Nobody else changes what is loaded `to_change` before the transaction ends."""
+        query = select(approvals).where(approvals.c.id == identifier)
+        row = connection.execute(query.with_for_update() if to_change else query).one_or_none()
         if row is None:
             raise NoSuchApproval(
                 f"There is no approval {identifier!r}.", "List them with `hoop approvals list`."
@@ -368,6 +395,17 @@ class ApprovalDesk:
             consumed_at=row.consumed_at,
             revocation=row.revocation,
         )
+
+
+def _body(dialect: str) -> ColumnElement[Any]:
+    """The body as a query can look into it.
+
+    PostgreSQL looks into no JSON with an escaped NUL anywhere, and statements may hold one
+    (https://www.postgresql.org/docs/current/datatype-json.html).
+    """
+    if dialect == "sqlite":
+        return approvals.c.body
+    return cast(func.replace(cast(approvals.c.body, Text), r"\u0000", r"\u0001"), JSON)
 
 
 def _visible_to(who: Identity, dialect: str) -> ColumnElement[bool]:

@@ -76,6 +76,7 @@ def scope_of(identity: Identity, role: RoleBinding, policy: Policy, account: str
         {
             "kind": KIND,
             "identity": identity.key,
+            "actors": list(identity.actors),
             "account": account,
             "snowflake_role": role.snowflake_role,
             "policy": policy.digest,

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,9 +79,10 @@ def load_or_create_key(path: Path, name: str) -> LogKey:
             made = Ed25519PrivateKey.generate().private_bytes(
                 Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
             )
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "wb") as f:
-                f.write(made)
+            with suppress(FileExistsError):  # another replica was faster: its key is ours too
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(descriptor, "wb") as f:
+                    f.write(made)
         private = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError) as e:
         raise ConfigError(f"The log's key {path} cannot be used: {e}.") from None

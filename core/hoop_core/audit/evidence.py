@@ -65,6 +65,7 @@ def export_bundle(settings: Settings, out: Path, *, requester: str) -> Bundle:
     try:
         store.attach()
         log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
+        log.claim()
         log.append("evidence.exported", {"requester": requester, "format": FORMAT})
         signed = log.checkpoint()
         return _write(log, signed, Recorder(settings.store.recordings), out, requester)

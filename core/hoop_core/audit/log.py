@@ -2,8 +2,10 @@
 
 An entry is one canonical JSON object (RFC 8785): {"seq", "at", "kind", "session", "data"}. Its leaf
 hash (RFC 6962) is stored beside it, and signed checkpoints commit to all leaves before them. The
-sequence is gap-free because the next number is read under the same write lock that inserts it.
-Entries that wait for the lock at the same time are written in one transaction.
+sequence is gap-free because the next number is read under the same lock that inserts it, of which there
+is one for all replicas. Entries that wait for it at the same time are written in one transaction.
+
+So everything that is changed together with an entry is changed by one writer at a time.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from sqlalchemy import Connection, func, insert, select
 
 from hoop_core.audit import merkle
 from hoop_core.audit.canonical import canonical
-from hoop_core.audit.checkpoint import Checkpoint, LogKey
-from hoop_core.errors import StoreUnavailable
+from hoop_core.audit.checkpoint import Checkpoint, LogKey, open_note
+from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 from hoop_core.model import Json
-from hoop_core.store import Store
+from hoop_core.store import Lock, Store
 from hoop_core.store.tables import log_checkpoints, log_entries
+from hoop_core.telemetry import log_append
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,11 @@ def utc_now() -> datetime:
 
 
 _MOST_AT_ONCE = 256
+_PAGE = 2000
 _LAST = select(func.max(log_entries.c.seq))
 _INSERT = insert(log_entries)
+_LAST_NOTE = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size.desc()).limit(1)
+_LAST_SIGNED = select(func.max(log_checkpoints.c.signed_at))
 
 
 class _Spoiled(Exception):
@@ -104,6 +110,7 @@ class AuditLog:
         self._writing = threading.Lock()
         self._waiting: deque[_Pending] = deque()
         self._frontier = merkle.Frontier()
+        self._last_leaf = b""
 
     def append(
         self,
@@ -119,12 +126,13 @@ class AuditLog:
         the function raises passes through.
         """
         pending = _Pending(kind, data, session_id)
-        self._waiting.append(pending)
-        with self._writing:
-            # Whoever writes takes along what others queued meanwhile: one commit for all of them.
-            while not pending.ended:
-                self._write_waiting()
-        return pending.outcome()
+        with log_append(kind):
+            self._waiting.append(pending)
+            with self._writing:
+                # Whoever writes takes along what others queued meanwhile: one commit for all of them.
+                while not pending.ended:
+                    self._write_waiting()
+            return pending.outcome()
 
     def _write_waiting(self) -> None:
         """Write what is queued, oldest first. What is wrong with one of them is that one's fault alone."""
@@ -143,6 +151,7 @@ class AuditLog:
         """One transaction. Raises _Spoiled, and then nothing is written, for a batch of several only."""
         try:
             with self._store.write() as connection:
+                self._store.lock(connection, Lock.LOG)
                 last = connection.scalar(_LAST)
                 start = 0 if last is None else last + 1
                 connection.execute(_INSERT, self._rows(connection, batch, start))
@@ -170,34 +179,85 @@ class AuditLog:
     def entries(self, *, session_id: str | None = None) -> Iterator[Entry]:
         return stored_entries(self._store, session_id=session_id)
 
+    def claim(self) -> None:
+        """Make sure that this log is signed by our key, before anything is written to it.
+
+        What signed its last checkpoint counts; the first one to come signs the empty log. Raises ConfigError
+        for a log of another key or origin, and StoreUnavailable.
+        """
+        with self._store.write() as connection:
+            self._store.lock(connection, Lock.LOG)
+            last = connection.scalar(_LAST_NOTE)
+            if last is None and connection.scalar(_LAST) is None:
+                last = self._keep(connection, self.key.sign(0, merkle.Frontier().root())).note
+        if last is None:  # entries, and nobody has signed them yet
+            last = self.checkpoint().note
+        try:
+            open_note(last, self.key.verifier_key)
+        except EvidenceError:
+            raise ConfigError(
+                "The log in the store is signed by another key, or under another origin.",
+                "Give this gateway the audit.key_file and the audit.origin that the log began with.",
+            ) from None
+
     def checkpoint(self) -> Checkpoint:
-        """Sign the tree as it stands now and keep the signed note in the store."""
+        """Sign the tree as it stands now and keep the signed note in the store.
+
+        Raises StoreUnavailable, also when another tree of this size was signed.
+        """
         with self._lock:
             self._catch_up()
             signed = self.key.sign(self._frontier.size, self._frontier.root())
         with self._store.write() as connection:
-            known = connection.scalar(
-                select(log_checkpoints.c.note).where(log_checkpoints.c.size == signed.size)
+            self._store.lock(connection, Lock.LOG)
+            return self._keep(connection, signed)
+
+    def checkpoint_unless_within(self, seconds: float) -> None:
+        """Sign, unless some replica has done so less than so many seconds ago. Raises StoreUnavailable."""
+        with self._store.read() as connection:
+            last = connection.scalar(_LAST_SIGNED)
+        if last is None or (utc_now() - last).total_seconds() >= seconds:
+            self.checkpoint()
+
+    def _keep(self, connection: Connection, signed: Checkpoint) -> Checkpoint:
+        known = connection.scalar(
+            select(log_checkpoints.c.note).where(log_checkpoints.c.size == signed.size)
+        )
+        if known is None:
+            row = {"size": signed.size, "note": signed.note, "signed_at": utc_now()}
+            connection.execute(insert(log_checkpoints).values(**row))
+        elif known != signed.note:
+            # One key signs one tree in one way only (ed25519), so it was another tree or another key.
+            raise StoreUnavailable(
+                f"Another log of {signed.size} entries was signed before.",
+                "Run `hoop audit verify` on the store; do not write to it any more.",
             )
-            if known is None:
-                connection.execute(
-                    insert(log_checkpoints).values(
-                        size=signed.size, note=signed.note, signed_at=utc_now()
-                    )
-                )
         return signed
 
     def _catch_up(self) -> None:
+        """Add what was written since to the tree. Raises StoreUnavailable for a log that lost entries."""
         query = select(log_entries.c.seq, log_entries.c.leaf).order_by(log_entries.c.seq)
-        with self._store.read() as connection:
-            rows = connection.execute(query.where(log_entries.c.seq >= self._frontier.size))
-            for row in rows:
+        while True:
+            known = self._frontier.size
+            with self._store.read() as connection:
+                # From the last known entry on: a store that was set back must not go unnoticed.
+                since = query.where(log_entries.c.seq >= max(known - 1, 0)).limit(_PAGE)
+                rows = connection.execute(since).all()
+            if known and (not rows or rows[0].seq != known - 1 or rows[0].leaf != self._last_leaf):
+                raise StoreUnavailable(
+                    f"The log no longer holds entry {known - 1} as it was.",
+                    "Was the store set back to an earlier state? Run `hoop audit verify` on it.",
+                )
+            for row in rows[1:] if known else rows:
                 if row.seq != self._frontier.size:
                     raise StoreUnavailable(
                         f"The log has a gap before entry {row.seq}.",
                         "Run `hoop audit verify` on the store; do not write to it any more.",
                     )
-                self._frontier.append(bytes(row.leaf))
+                self._last_leaf = bytes(row.leaf)
+                self._frontier.append(self._last_leaf)
+            if len(rows) < _PAGE:
+                return
 
     def checkpoints(self) -> list[str]:
         return stored_checkpoints(self._store)
@@ -205,16 +265,16 @@ class AuditLog:
 
 def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[Entry]:
     """The stored entries in order, read in pages so that memory stays flat."""
-    page, start = 2000, 0
+    start = 0
     while True:
         query = select(log_entries).where(log_entries.c.seq >= start)
         if session_id is not None:
             query = query.where(log_entries.c.session_id == session_id)
         with store.read() as connection:
-            rows = connection.execute(query.order_by(log_entries.c.seq).limit(page)).all()
+            rows = connection.execute(query.order_by(log_entries.c.seq).limit(_PAGE)).all()
         for row in rows:
             yield Entry(row.seq, row.kind, row.session_id, row.entry, bytes(row.leaf))
-        if len(rows) < page:
+        if len(rows) < _PAGE:
             return
         start = rows[-1].seq + 1
 

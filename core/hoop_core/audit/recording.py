@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import fsspec
@@ -36,9 +39,10 @@ class Recorded:
 class PartWriter:
     """A recording in the making: bytes go to the file and into its digest."""
 
-    def __init__(self, path: str, file: IO[bytes]) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: str, file: IO[bytes], remove: Callable[[], None]) -> None:
+        self._path, self._file, self._remove = path, file, remove
         self._size, self._digest = 0, hashlib.sha256()
+        self._kept = False
 
     def write(self, piece: bytes) -> None:
         try:
@@ -53,7 +57,38 @@ class PartWriter:
             self._file.close()
         except OSError as e:
             raise _unwritable(self._path, e) from e
+        self._kept = True
         return Recorded(self._path, self._size, self._digest.hexdigest())
+
+    def discard(self) -> None:
+        """Remove what was not closed. What stays all the same is in no log entry, and so no evidence."""
+        if self._kept:
+            return
+        with suppress(OSError, ValueError):
+            self._file.close()
+        with suppress(OSError, ValueError):
+            self._remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Two files for one statement, opened while it still runs: to make a file takes longer than to fill it."""
+
+    asked: PartWriter
+    shown: PartWriter
+
+    def write(self, content: Json, part: bytes) -> list[Recorded]:
+        """What was asked and answered, and the first part of the result, if any. Raises StoreUnavailable."""
+        self.asked.write(_text(content))
+        if not part:
+            self.shown.discard()
+            return [self.asked.close()]
+        self.shown.write(part)
+        return [self.asked.close(), self.shown.close()]
+
+    def discard(self) -> None:
+        self.asked.discard()
+        self.shown.discard()
 
 
 class Recorder:
@@ -62,30 +97,31 @@ class Recorder:
     def __init__(self, root: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(root)
 
-    def put(self, session_id: str, name: str, content: bytes) -> Recorded:
-        """Store one file. Raises StoreUnavailable; an existing file is never overwritten."""
+    def open_part(self, session_id: str, name: str) -> PartWriter:
+        """A file that is written as it streams by; one that is there is never overwritten.
+
+        Raises StoreUnavailable.
+        """
         path = f"{_checked(session_id)}/{_checked(name)}"
         full = f"{self._root}/{path}"
         try:
-            self._fs.makedirs(f"{self._root}/{session_id}", exist_ok=True)
-            with self._fs.open(full, "xb") as f:
-                f.write(content)
+            try:
+                file = self._fs.open(full, "xb")
+            except FileNotFoundError:
+                self._fs.makedirs(f"{self._root}/{session_id}", exist_ok=True)
+                file = self._fs.open(full, "xb")
         except (OSError, ValueError) as e:
             raise _unwritable(path, e) from e
-        return Recorded(path, len(content), hashlib.sha256(content).hexdigest())
+        return PartWriter(path, file, partial(self._fs.rm_file, full))
 
-    def open_part(self, session_id: str, name: str) -> PartWriter:
-        """A file that is written as it streams by. Raises StoreUnavailable."""
-        path = f"{_checked(session_id)}/{_checked(name)}"
+    def open_exchange(self, session_id: str, number: int) -> Exchange:
+        """The files of a session's statement `number`. Raises StoreUnavailable."""
+        asked = self.open_part(session_id, f"{number:05d}-exchange.json")
         try:
-            self._fs.makedirs(f"{self._root}/{session_id}", exist_ok=True)
-            return PartWriter(path, self._fs.open(f"{self._root}/{path}", "xb"))
-        except (OSError, ValueError) as e:
-            raise _unwritable(path, e) from e
-
-    def put_json(self, session_id: str, name: str, content: Json) -> Recorded:
-        text = json.dumps(content, indent=1, sort_keys=True, default=str)
-        return self.put(session_id, name, text.encode("utf-8", "backslashreplace"))
+            return Exchange(asked, self.open_part(session_id, f"{number:05d}-part-00000.arrow"))
+        except StoreUnavailable:
+            asked.discard()
+            raise
 
     def read(self, path: str) -> bytes:
         """Raises StoreUnavailable when the file is not there."""
@@ -98,6 +134,11 @@ class Recorder:
                 f"The recording {path} cannot be read: {type(e).__name__}."
             ) from e
         return content
+
+
+def _text(content: Json) -> bytes:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _unwritable(path: str, error: Exception) -> StoreUnavailable:

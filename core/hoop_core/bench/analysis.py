@@ -18,7 +18,7 @@ from hoop_core.judge import analyse, judge_text
 from hoop_core.model import Identity, Json, Outcome, RunContext, TableName, quote_part
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import Catalog
-from hoop_core.sql.limits import SNOWFLAKE
+from hoop_core.sql.dialect import SNOWFLAKE
 
 _ANALYST = Identity("https://idp", "analyst", "analyst", (GROUP,), "oidc", "")
 _WARM = 20

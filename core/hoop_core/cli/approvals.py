@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hoop_core.cli.output import AsJson, detailed, emit, failing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
-from hoop_core.client import MASKING_EXCEPTION, AnswerVerdict, Approval, ApprovalStatus
+from hoop_core.client import MASKING_EXCEPTION, AnswerVerdict, Approval, ApprovalStatus, Person
 from hoop_core.spans import in_words
 
 app = typer.Typer(
@@ -189,7 +189,18 @@ def _about(approval: Approval) -> dict[str, str]:
         "shown unmasked": _exposed(approval),
         "parameters": str(list(approval.parameters)) if approval.parameters else "-",
         "settings": settings or "-",
+        **({"files": _staged(approval)} if approval.staged else {}),
     }
+
+
+def _staged(approval: Approval) -> str:
+    return "\n".join(f"{f.file} ({f.size} bytes, SHA-256 {f.sha256})" for f in approval.staged)
+
+
+def _who(person: Person) -> str:
+    """By name and groups, and through whom."""
+    acting = f", through {' for '.join(person.actors)}" if person.actors else ""
+    return f"{person.name} ({', '.join(person.groups)}){acting}"
 
 
 def card(approval: Approval) -> Panel:
@@ -198,7 +209,7 @@ def card(approval: Approval) -> Panel:
     waits = approval.status is ApprovalStatus.PENDING
     session = f", session {approval.session_id}" if approval.session_id else ""
     rows = {
-        "who": f"{approval.requester.name} ({', '.join(approval.requester.groups)})",
+        "who": _who(approval.requester),
         "why it waits" if waits else "why it waited": "; ".join(
             r.message for r in approval.reasons if r.code == "APPROVAL_REQUIRED"
         ),

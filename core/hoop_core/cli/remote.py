@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hoop_core.client import HoopClient, token_source
+from hoop_core.client import SOURCE_ENVS, HoopClient, token_source
 from hoop_core.errors import ConfigError
 
 Url = Annotated[
@@ -27,7 +27,7 @@ def client(url: str | None, token_env: str | None) -> HoopClient:
     """A client for the gateway. Raises ConfigError or IdentityError when something is missing."""
     if not url:
         raise ConfigError("No gateway is named.", "Give --url or set HOOP_GATEWAY_URL.")
-    own = "HOOP_TOKEN" in os.environ or "HOOP_TOKEN_FILE" in os.environ
+    own = any(name in os.environ for name in SOURCE_ENVS)
     if token_env is None and not own and "HOOP_TOKEN_APPROVER" in os.environ:
         token_env = "HOOP_TOKEN_APPROVER"  # noqa: S105 - a variable's name
     if token_env is not None and not os.environ.get(token_env):

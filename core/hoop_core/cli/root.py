@@ -19,6 +19,8 @@ _COMMANDS = {
     "approvals": ("hoop_core.cli.approvals", "app"),
     "masking": ("hoop_core.cli.masking", "app"),
     "sessions": ("hoop_core.cli.sessions", "app"),
+    "credentials": ("hoop_core.cli.credentials", "app"),
+    "vault": ("hoop_core.cli.vault", "app"),
     "snowflake": ("hoop_core.cli.snowflake", "app"),
     "audit": ("hoop_core.cli.audit", "app"),
     "bench": ("hoop_core.cli.bench", "bench"),

@@ -23,13 +23,6 @@ from hoop_core.client.connection import (
 )
 from hoop_core.client.rest import HoopClient
 from hoop_core.client.statements import bind, split_script
-from hoop_core.client.tokens import (
-    EnvironmentToken,
-    FileToken,
-    GivenToken,
-    TokenSource,
-    token_source,
-)
 from hoop_core.client.values import (
     MASKING_EXCEPTION,
     Answer,
@@ -38,15 +31,30 @@ from hoop_core.client.values import (
     Person,
     Revocation,
 )
+from hoop_core.identity.client_credentials import ClientCredentials
+from hoop_core.identity.tokens import (
+    SOURCE_ENVS,
+    CommandToken,
+    EnvironmentToken,
+    FetchedToken,
+    FileToken,
+    GivenToken,
+    TokenSource,
+    token_source,
+)
 from hoop_core.model import AnswerVerdict, ApprovalStatus
 
 __all__ = [
     "MASKING_EXCEPTION",
+    "SOURCE_ENVS",
     "Answer",
     "AnswerVerdict",
     "Approval",
     "ApprovalStatus",
+    "ClientCredentials",
+    "CommandToken",
     "EnvironmentToken",
+    "FetchedToken",
     "FileToken",
     "GatewayAddress",
     "GivenToken",

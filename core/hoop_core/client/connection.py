@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hoop_core.client.address import GatewayAddress
-from hoop_core.client.tokens import GivenToken, TokenSource, token_source
 from hoop_core.errors import ConfigError, GatewayUnavailable
+from hoop_core.identity.tokens import GivenToken, TokenSource, token_source
 from hoop_core.model import RunContext
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import httpx
 from hoop_core import __version__
 from hoop_core.client.address import GatewayAddress
 from hoop_core.client.connection import hoop_context, resolve_gateway, unreachable
-from hoop_core.client.tokens import TokenSource, token_source
 from hoop_core.client.values import Approval, parse_approval
 from hoop_core.errors import (
     ApprovalRefused,
@@ -34,6 +33,7 @@ from hoop_core.errors import (
     Unavailable,
     VaultUnavailable,
 )
+from hoop_core.identity.tokens import TokenSource, token_source
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Json, RunContext
 
 _BY_REASON: dict[str, type[HoopError]] = {

@@ -19,6 +19,8 @@ class Person:
     subject: str
     name: str
     groups: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    """Who acted for them, as `issuer#subject`: a token that was exchanged (RFC 8693)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,15 @@ class Revocation:
 
 
 MASKING_EXCEPTION = "masking_exception"
+
+
+@dataclass(frozen=True, slots=True)
+class StagedName:
+    """An uploaded file, with the SHA-256 (hex) and the size in bytes of its content."""
+
+    file: str
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,8 @@ class Approval:
     void: bool | None = None
     exposed: tuple[MaskedName, ...] = ()
     """Columns that are masked for others and will be shown as they are."""
+    staged: tuple[StagedName, ...] = ()
+    """The uploaded files that the statement reads: the grant is for these very contents."""
 
     @property
     def missing(self) -> int:
@@ -120,6 +133,7 @@ def _person(body: Mapping[str, Any]) -> Person:
         body.get("subject", ""),
         body.get("name", ""),
         tuple(body.get("groups", ())),
+        tuple(body.get("actors", ())),
     )
 
 
@@ -186,6 +200,10 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
             in_force=body.get("in_force"),
             void=body.get("void"),
             exposed=_columns(body.get("exposed")),
+            staged=tuple(
+                StagedName(f["file"], f["sha256"], int(f["bytes"]))
+                for f in body.get("staged") or ()
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise GatewayUnavailable(

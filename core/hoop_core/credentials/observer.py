@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-import httpx
-
 from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeError
 from hoop_core.model import Lease, RoleBinding, TableName
+from hoop_core.snowflake.http import SnowflakeHttp
 from hoop_core.snowflake.session import SnowflakeSession, open_session
 from hoop_core.sql.catalog import CatalogObject
 
@@ -23,6 +22,8 @@ _RENEW_BEFORE = timedelta(minutes=2)
 _SESSION_ENDED = {390104, 390111, 390112, 390114}
 _NOT_FOUND = {2003, 2043}
 _NOT_ALLOWED = {3001}
+_MOST_ROWS = 10_000
+"""What SHOW answers at most. https://docs.snowflake.com/en/sql-reference/sql/show-users"""
 
 
 class Observer:
@@ -32,7 +33,7 @@ class Observer:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: SnowflakeHttp,
         settings: SnowflakeSettings,
         role: RoleBinding,
         acquire: Callable[[RoleBinding, str], Awaitable[Lease]],
@@ -98,10 +99,24 @@ class Observer:
         rows = await self._rows(f"SHOW {kind} LIKE {_literal(table.name)} IN SCHEMA {schema}")
         return next((r for r in rows if str(r.get("name")) == table.name), None)
 
-    async def user_exists(self, user: str) -> bool:
-        """Whether Snowflake still lists `user`."""
-        rows = await self._now(f"SHOW USERS LIKE {_literal(user)}")
-        return any(str(r["name"]) == user for r in rows)
+    async def users(self, prefix: str) -> list[str]:
+        """The users whose names begin with `prefix`, in any case, as Snowflake lists them.
+
+        Raises SnowflakeError also for a list that is not whole: whoever is missing there may be there.
+        """
+        rows = await self._now(f"SHOW TERSE USERS LIKE {_literal(prefix + '%')}")
+        if len(rows) >= _MOST_ROWS:
+            raise SnowflakeError(f"Snowflake lists the first {_MOST_ROWS} users only.")
+        names = [str(r["name"]) for r in rows]
+        return [n for n in names if n.upper().startswith(prefix.upper())]
+
+    async def end_user(self, procedure: str, user: str) -> None:
+        """Have Snowflake end a user of ours, with the rights of the role that made it.
+
+        `procedure` is what `hoop snowflake setup-sql` makes; it takes names of minted users only.
+        Raises SnowflakeError, or what `users` raises.
+        """
+        await self._now(f"CALL {procedure}({_literal(user)})")
 
     async def _rows(self, sql: str) -> list[dict[str, str]]:
         async with self._descriptions:

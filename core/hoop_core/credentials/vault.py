@@ -3,25 +3,34 @@
 Hoop signs in with its own workload identity (`auth/jwt`), never with the caller's token: a caller whose
 token Vault accepted could mint a user past Hoop. There is no static Vault token anywhere.
 https://developer.hashicorp.com/vault/docs/secrets/databases/snowflake
+
+The user's name is Vault's to choose, and begins with the display name of the token that asked: so each
+user is asked for with a token of its own, whose name is in the store before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import hvac
 import requests
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from hoop_core.config import VaultSettings
+from hoop_core.credentials.minting import Draft, Threads, draft_id, has_lease, new_number
 from hoop_core.errors import VaultUnavailable
 from hoop_core.model import Lease, RoleBinding
 from hoop_core.snowflake.keypair import public_key_fingerprint
 
+T = TypeVar("T")
+
 _NOTHING_RAN = "Nothing was run. Ask the platform team to look at Vault, then try again."
+_TEMPLATE = "V_TOKEN_HOOP_"
+"""How the engine's default `username_template` begins for a token that is called `hoop-...`."""
 
 
 def _plain_session() -> requests.Session:
@@ -33,20 +42,31 @@ def _plain_session() -> requests.Session:
 
 @dataclass(slots=True)
 class VaultMinter:
-    """Synchronous (hvac): call it from a worker thread."""
+    """Synchronous (hvac): call it from a worker thread, or through `OnThreads`.
+
+    `installation` is what tells this installation's users from those of others.
+    """
 
     settings: VaultSettings
+    installation: str = "000000"
     _session: requests.Session = field(default_factory=_plain_session, repr=False)
 
-    def _login(self) -> hvac.Client:
-        """A fresh client with a short token. Each lease hangs on a token of its own."""
-        client = hvac.Client(
+    @property
+    def prefix(self) -> str:
+        return f"{_TEMPLATE}{self.installation.upper()}_"
+
+    def _client(self, token: str = "") -> hvac.Client:
+        return hvac.Client(
             url=self.settings.address,
-            token="",  # else hvac would pick one up from the environment or the home folder
+            token=token,  # else hvac would pick one up from the environment or the home folder
             timeout=self.settings.timeout_seconds,
             session=self._session,
             allow_redirects=False,
         )
+
+    def _login(self) -> tuple[hvac.Client, str]:
+        """A fresh client with a short token, and the token's accessor. Each lease hangs on one of its own."""
+        client = self._client()
         try:
             token = self.settings.jwt_file.read_text().strip()
         except OSError as e:
@@ -54,45 +74,85 @@ class VaultMinter:
                 f"Hoop's workload token {self.settings.jwt_file} cannot be read: {e.strerror}.",
                 _NOTHING_RAN,
             ) from None
-        client.auth.jwt.jwt_login(
+        answer = client.auth.jwt.jwt_login(
             role=self.settings.auth_role, jwt=token, path=self.settings.auth_mount
         )
-        return client
+        return client, str(answer["auth"]["accessor"])
 
-    def mint(self, role: RoleBinding, session_id: str) -> Lease:
-        """Make a Snowflake user for `role`. Raises VaultUnavailable; then no user was handed out."""
+    def draft(self, role: RoleBinding, session_id: str, account: str = "") -> Draft:
+        """Sign in, and get a token that bears the coming user's name. Raises VaultUnavailable."""
+        number = new_number()
         asked = datetime.now(UTC)
-        answer = self._guarded(
-            lambda: self._generate(role), f"mint a Snowflake user for the role {role.vault_role!r}"
+
+        def call() -> tuple[str, str]:
+            client, accessor = self._login()
+            name = f"hoop-{self.installation.lower()}-{number.lower()}"
+            body = {"display_name": name, "no_default_policy": True}
+            try:
+                made = client.adapter.post("/v1/auth/token/create", json=body)
+                return accessor, str(made["auth"]["client_token"])
+            except BaseException:
+                with suppress(VaultError, requests.RequestException):
+                    client.auth.token.revoke_self()
+                raise
+
+        accessor, token = self._guarded(call, "get a token for a Snowflake user")
+        lease = Lease(
+            lease_id=draft_id(number),
+            snowflake_user=self.prefix + number,
+            role=role,
+            session_id=session_id,
+            created_at=asked,
+            expires_at=asked + timedelta(days=1),
+            public_key_fingerprint="",
+            account=account,
+            accessor=accessor,
         )
+        return Draft(lease, token)
+
+    def mint(self, draft: Draft) -> Lease:
+        """Make the Snowflake user. Raises VaultUnavailable; a user that was made hangs on the draft's token."""
+        what = f"mint a Snowflake user for the role {draft.lease.role.vault_role!r}"
+        return self._guarded(lambda: self._lease(draft.lease, self._generate(draft)), what)
+
+    @staticmethod
+    def _lease(asked: Lease, answer: dict[str, Any]) -> Lease:
+        role = asked.role
         key = str(answer["data"].get("rsa_private_key") or "").encode()
         if not key:
-            self.revoke(answer["lease_id"])
             raise VaultUnavailable(
                 f"Vault's role {role.vault_role!r} gives no key pair.",
                 "Set credential_type=rsa_private_key: Snowflake refuses passwords of services.",
             )
+        # Vault answers in mixed case; an unquoted CREATE USER stores it in upper case.
+        user = str(answer["data"]["username"]).upper()
+        if not user.startswith(asked.snowflake_user + "_"):
+            raise VaultUnavailable(
+                "Vault names users in a way by which Hoop could not find them again after a crash.",
+                "Take username_template out of the connection in Vault: the default one is right.",
+            )
         return Lease(
             lease_id=answer["lease_id"],
-            # Vault answers in mixed case; an unquoted CREATE USER stores it in upper case.
-            snowflake_user=str(answer["data"]["username"]).upper(),
+            snowflake_user=user,
             role=role,
-            session_id=session_id,
-            created_at=asked,
-            expires_at=asked + timedelta(seconds=int(answer["lease_duration"])),
+            session_id=asked.session_id,
+            created_at=asked.created_at,
+            expires_at=asked.created_at + timedelta(seconds=int(answer["lease_duration"])),
             public_key_fingerprint=public_key_fingerprint(key),
             private_key=key,
+            account=asked.account,
+            accessor=asked.accessor,
         )
 
-    def _generate(self, role: RoleBinding) -> dict[str, Any]:
-        """Whatever goes wrong after the sign-in, the token is given back.
+    def _generate(self, draft: Draft) -> dict[str, Any]:
+        """Whatever goes wrong, the token is given back.
 
         A user that Vault made while we no longer listened hangs on that token and ends with it.
         """
-        client = self._login()
+        client = self._client(draft.secret)
         try:
             answer: dict[str, Any] = client.secrets.database.generate_credentials(
-                name=role.vault_role, mount_point=self.settings.database_mount
+                name=draft.lease.role.vault_role, mount_point=self.settings.database_mount
             )
         except BaseException:
             with suppress(VaultError, requests.RequestException):
@@ -100,26 +160,85 @@ class VaultMinter:
             raise
         return answer
 
-    def revoke(self, lease_id: str) -> None:
+    def revoke(self, lease: Lease) -> None:
         """Drop the user and wait until Vault says it was dropped. Raises VaultUnavailable.
 
-        An asynchronous revocation answers 202 although nothing was dropped: never use it.
+        An asynchronous revocation answers 202 although nothing was dropped: never use it. Of a draft the
+        token is ended, and with it, a moment later, whatever hangs on it.
         """
 
-        def call() -> Any:
-            client = self._login()
-            client.adapter.put("/v1/sys/leases/revoke", json={"lease_id": lease_id, "sync": True})
+        def call() -> None:
+            client, _ = self._login()
+            if has_lease(lease):
+                body = {"lease_id": lease.lease_id, "sync": True}
+                client.adapter.put("/v1/sys/leases/revoke", json=body)
+            if lease.accessor:
+                _end_token(client, lease.accessor)
             client.auth.token.revoke_self()
 
         self._guarded(call, "revoke a Snowflake user")
 
-    def _guarded(self, call: Any, what: str) -> Any:
+    def sweep(self) -> int:
+        """Revoke what Vault itself gave up to revoke: after six attempts nothing there tries it again.
+
+        Such leases are over, whoever they were for. https://openbao.org/api-docs/system/leases
+        """
+
+        def call() -> int:
+            client, _ = self._login()
+            found = client.adapter.get("/v1/sys/leases", params={"type": "irrevocable"})
+            ours = f"{self.settings.database_mount}/creds/"
+            given_up = [
+                str(lease["lease_id"])
+                for lease in (found.get("data") or {}).get("leases") or []
+                if str(lease.get("lease_id")).startswith(ours)
+            ]
+            for lease_id in given_up:
+                body = {"lease_id": lease_id, "sync": True}
+                client.adapter.put("/v1/sys/leases/revoke", json=body)
+            client.auth.token.revoke_self()
+            return len(given_up)
+
+        return self._guarded(call, "revoke what it had given up")
+
+    def check_reachable(self) -> None:
+        """Raises VaultUnavailable when Vault does not answer, is sealed or not initialised.
+
+        https://openbao.org/api-docs/system/health
+        """
+        url = f"{self.settings.address.rstrip('/')}/v1/sys/health"
+        accepted = {"standbyok": "true", "perfstandbyok": "true"}
+
+        def call() -> int:
+            timeout = self.settings.timeout_seconds
+            with self._session.get(
+                url, params=accepted, timeout=timeout, allow_redirects=False, stream=True
+            ) as answer:
+                return answer.status_code
+
+        status = self._guarded(call, "look at its health")
+        if status != requests.codes.ok:
+            sealed = {501: "is not initialised", 503: "is sealed"}
+            why = sealed.get(status, f"answers HTTP {status}")
+            raise VaultUnavailable(f"Vault {why}.", _NOTHING_RAN)
+
+    def check_login(self) -> None:
+        """Raises VaultUnavailable when Vault does not take Hoop's workload identity."""
+
+        def call() -> None:
+            client, _ = self._login()
+            client.auth.token.revoke_self()
+
+        self._guarded(call, "sign in")
+
+    def _guarded(self, call: Callable[[], T], what: str) -> T:
         try:
             return call()
         except Forbidden:
             raise VaultUnavailable(
                 f"Vault does not let Hoop {what}.",
-                "Check Vault's policy for Hoop and the audience of its workload token.",
+                "Check Vault's policy for Hoop (`hoop vault setup` shows what differs) and the audience of "
+                "its workload token.",
             ) from None
         except (InvalidRequest, InvalidPath) as e:
             detail = "; ".join(map(str, e.errors or []))[:200]
@@ -128,3 +247,41 @@ class VaultMinter:
             raise VaultUnavailable(
                 f"Vault cannot be reached to {what} ({type(e).__name__}).", _NOTHING_RAN
             ) from None
+        except (KeyError, TypeError, ValueError):
+            raise VaultUnavailable(
+                f"Vault answered in an unknown form when asked to {what}.", _NOTHING_RAN
+            ) from None
+
+
+def _end_token(client: hvac.Client, accessor: str) -> None:
+    """End the token that a lease hung on. One that is over already is refused as invalid."""
+    with suppress(InvalidRequest, Forbidden):
+        client.adapter.post("/v1/auth/token/revoke-accessor", json={"accessor": accessor})
+
+
+class OnThreads:
+    """A VaultMinter for the event loop. Minting and ending have threads of their own: neither starves the other."""
+
+    def __init__(self, minter: VaultMinter, concurrency: int) -> None:
+        self._minter = minter
+        self._minting, self._ending = Threads("mint", concurrency), Threads("revoke", concurrency)
+
+    @property
+    def prefix(self) -> str:
+        return self._minter.prefix
+
+    async def draft(self, role: RoleBinding, session_id: str, account: str) -> Draft:
+        return await self._minting.run(lambda: self._minter.draft(role, session_id, account))
+
+    async def mint(self, draft: Draft) -> Lease:
+        return await self._minting.run(lambda: self._minter.mint(draft))
+
+    async def revoke(self, lease: Lease) -> None:
+        await self._ending.run(lambda: self._minter.revoke(lease))
+
+    async def sweep(self) -> int:
+        return await self._ending.run(self._minter.sweep)
+
+    async def close(self) -> None:
+        self._minting.close()
+        self._ending.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from hoop_core.credentials.vault import VaultMinter
 from hoop_core.devstack.stack import StackInfo
 from hoop_core.errors import SnowflakeError
 from hoop_core.model import Lease, RoleBinding
-from hoop_core.snowflake.session import http_client, open_session
+from hoop_core.snowflake.http import SnowflakeHttp
+from hoop_core.snowflake.session import open_session
 
 CUSTOMERS = "PROD.CRM.CUSTOMERS"
 FEATURES = "PROD.FEATURES.CHURN_FEATURES"
@@ -116,17 +117,17 @@ def try_revoked_key(settings: Settings, role: RoleBinding) -> RevokedKey:
     Raises VaultUnavailable, SnowflakeUnavailable.
     """
     minter = VaultMinter(settings.vault)
-    lease = minter.mint(role, "demo")
+    lease = minter.mint(minter.draft(role, "demo"))
     try:
         before = asyncio.run(_refusal(settings, lease))
     finally:
-        minter.revoke(lease.lease_id)
+        minter.revoke(lease)
     return RevokedKey(lease.snowflake_user, not before, asyncio.run(_refusal(settings, lease)))
 
 
 async def _refusal(settings: Settings, lease: Lease) -> str:
     """Why Snowflake does not let this key in; empty when it does."""
-    async with http_client(settings.snowflake) as http:
+    async with aclosing(SnowflakeHttp(settings.snowflake)) as http:
         try:
             session = await open_session(http, settings.snowflake, lease)
         except SnowflakeError as e:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hoop_core.devstack.openbao import OpenBao
 from hoop_core.devstack.processes import LOOPBACK, Part, free_port, write_private
+from hoop_core.devstack.replica import Replica
 from hoop_core.devstack.vault_setup import (
     GATEWAY,
     MINTER,
@@ -111,13 +112,17 @@ class StackInfo:
 class DevStack:
     """Starts, holds and stops the stack. One thread at a time may use it."""
 
-    def __init__(self, home: Path, *, gateway: bool = True, policy: Path | None = None) -> None:
-        """`policy` replaces the demo policy. Nothing is written before start()."""
+    def __init__(
+        self, home: Path, *, gateway: bool = True, policy: Path | None = None, store: str = ""
+    ) -> None:
+        """`policy` replaces the demo policy, and `store` the SQLite file. Nothing is written before start()."""
         self.home = home.resolve()
+        self.store_url = store or f"sqlite:///{self.home / 'hoop.db'}"
         self.config_file = self.home / "hoop.toml"
         self.policy_file = self.home / "policy.yaml"
         self._given_policy, self._with_gateway = policy, gateway
         self._lock: int | None = None
+        self.replicas: list[Replica] = []
         self._info: StackInfo | None = None
         self._identities: Identities | None = None
         self._admin_password = secrets.token_urlsafe(24)
@@ -193,7 +198,8 @@ class DevStack:
         if self._lock is None:
             return
         self._workload_token.stop()
-        for part in (self.gateway, self.emulator, self.openbao.part):
+        gateways = (*(r.part for r in self.replicas), self.gateway)
+        for part in (*gateways, self.emulator, self.openbao.part):
             part.stop()
         for leftover in (self._bootstrap, self._workload_token.path):
             leftover.unlink(missing_ok=True)
@@ -250,6 +256,15 @@ class DevStack:
         self.gateway.stop()
         self.gateway.start()
         self._await_gateway()
+
+    def replica(
+        self, name: str, settings: Mapping[str, str] | None = None, *, port: int | None = None
+    ) -> Replica:
+        """A further gateway, not started yet, that stops with the stack. All need one store to share."""
+        log = self.gateway.log.with_name(f"gateway-{name}.log")
+        made = Replica(name, self.config_file, log=log, settings=settings, port=port)
+        self.replicas.append(made)
+        return made
 
     def _take_home(self) -> None:
         """Make the home ours alone. The kernel gives the lock back however we end."""
@@ -354,7 +369,7 @@ class DevStack:
     def _write_config(self) -> None:
         """hoop.toml for `hoop serve`; holds no secret."""
         sections: dict[str, Mapping[str, str | float]] = {
-            "[gateway]": {"host": LOOPBACK, "port": self._gateway_port},
+            "[gateway]": {"host": LOOPBACK, "port": self._gateway_port, "metrics_port": 0},
             "[[identity]]": {
                 "issuer": issuer(self.openbao.address),
                 "audience": USER_AUDIENCE,
@@ -369,7 +384,7 @@ class DevStack:
                 "jwt_file": str(self._workload_token.path),
             },
             "[store]": {
-                "url": f"sqlite:///{self.home / 'hoop.db'}",
+                "url": self.store_url,
                 "recordings": str(self.home / "recordings"),
             },
             "[audit]": {"key_file": str(self.home / "hoop-log.key")},

@@ -23,7 +23,7 @@ from hvac.exceptions import VaultError
 from hoop_core.devstack.openbao import PLUGIN_NAME, PluginCommand
 from hoop_core.errors import VaultUnavailable
 from hoop_core.snowflake.setup import SetupNames
-from hoop_core.snowflake.vault_roles import role_definition
+from hoop_core.snowflake.vault_roles import gateway_policy, role_definition
 
 USER_AUDIENCE, WORKLOAD_AUDIENCE = "hoop", "vault"
 GATEWAY = "hoop-gateway"
@@ -268,27 +268,7 @@ class VaultSetup:
         return self._client.write_data(path, data=data)
 
 
-GATEWAY_POLICY: Mapping[str, Any] = {
-    **{f"database/creds/{role}": {"capabilities": ["read"]} for role in VAULT_ROLES},
-    # The lease is named in the body: without these bounds the path alone would allow any lease.
-    "sys/leases/revoke": {
-        "capabilities": ["update"],
-        "required_parameters": ["lease_id"],
-        "allowed_parameters": {"lease_id": ["database/creds/*"], "sync": []},
-    },
-    "sys/leases/lookup": {
-        "capabilities": ["update"],
-        "allowed_parameters": {"lease_id": ["database/creds/*"]},
-    },
-    # The sweeper compares live and irrevocable leases with Snowflake's own list of users.
-    **{
-        f"sys/leases/lookup/database/creds/{role}": {"capabilities": ["list", "sudo"]}
-        for role in VAULT_ROLES
-    },
-    "sys/leases": {"capabilities": ["read", "list", "sudo"]},
-    "auth/token/revoke-self": {"capabilities": ["update"]},
-}
-"""Least privilege of the gateway: mint, revoke, look up and list its leases; nothing else."""
+GATEWAY_POLICY: Mapping[str, Any] = gateway_policy({"database": VAULT_ROLES})
 
 
 class _explained:  # noqa: N801 (reads as a statement)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-import httpx
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -25,6 +24,7 @@ from hoop_core.model import Json
 from hoop_core.records import error_json
 from hoop_core.results import ChunkSet, read_whole
 from hoop_core.screeners import Screeners, ScreeningBusy
+from hoop_core.snowflake.http import Part, SnowflakeHttp
 
 _log = structlog.get_logger(__name__)
 _PIECE = 1 << 18
@@ -44,7 +44,7 @@ class PartStreamer:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: SnowflakeHttp,
         recorder: Recorder,
         log: AuditLog,
         screeners: Screeners,
@@ -80,17 +80,17 @@ class PartStreamer:
         ScreeningBusy when there is no room or no turn for it.
         """
         if not chunks.screen.every:
-            upstream = await self._open(chunks, number)
-            stack.push_async_callback(_closed, upstream)
+            upstream = await self._http.part(chunks.urls[number], chunks.headers)
+            stack.push_async_callback(upstream.aclose)
             return _Source(upstream), {}
         turn = Turn(live.guarded.identity.key, live.guarded.id)
         size = chunks.sizes[number] if chunks.sizes else 0
         held = await stack.enter_async_context(self._screeners.room.holding(turn.principal, size))
-        upstream = await self._open(chunks, number)
+        upstream = await self._http.part(chunks.urls[number], chunks.headers)
         try:
             content = await read_whole(upstream, held.resize)
         finally:
-            await _closed(upstream)
+            await upstream.aclose()
         found: Json
         try:
             screened = await self._screeners.run(turn, partial(chunks.screened, content))
@@ -133,22 +133,6 @@ class PartStreamer:
         }
         self._log.append("result.part.withheld", entry, session_id=chunks.session_id)
 
-    async def _open(self, chunks: ChunkSet, number: int) -> httpx.Response:
-        try:
-            request = self._http.build_request("GET", chunks.urls[number], headers=chunks.headers)
-            response = await self._http.send(request, stream=True)
-        except httpx.HTTPError as e:
-            raise SnowflakeUnavailable(
-                f"A part of the result cannot be fetched ({type(e).__name__}).", "Run it again."
-            ) from None
-        if response.status_code != httpx.codes.OK:
-            await response.aclose()
-            raise SnowflakeUnavailable(
-                f"A part of the result cannot be fetched (HTTP {response.status_code}).",
-                "Run the statement again.",
-            )
-        return response
-
     async def finish(
         self, writer: PartWriter, chunks: ChunkSet, number: int, *, complete: bool
     ) -> None:
@@ -178,21 +162,16 @@ class _Withheld(Exception):
         super().__init__()
 
 
-async def _closed(upstream: httpx.Response) -> None:
-    with suppress(httpx.HTTPError):
-        await upstream.aclose()
-
-
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where a part's bytes come from: the upstream as they arrive, or a content that was screened."""
 
-    upstream: httpx.Response | None
+    upstream: Part | None
     content: bytes = b""
 
     async def pieces(self) -> AsyncIterator[bytes]:
         if self.upstream is not None:
-            async for piece in self.upstream.aiter_bytes(_PIECE):
+            async for piece in self.upstream.pieces():
                 yield piece
         else:
             for at in range(0, len(self.content), _PIECE):
@@ -240,6 +219,7 @@ class _Passage:
             yield piece
         # The response has not ended for the client yet: what it has whole is on record by then.
         await self._record(complete=True)
+        self._live.guarded.serving.fetched(self.statement_id, self._number)
 
     async def _record(self, *, complete: bool) -> None:
         """The first call counts. A client that goes away meanwhile does not keep it from the log."""

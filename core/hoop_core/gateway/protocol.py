@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -14,15 +15,27 @@ from hoop_core import __version__
 from hoop_core.config import GatewaySettings
 from hoop_core.errors import HoopError, NotServed, SessionGone, StoreUnavailable, where
 from hoop_core.gateway.chunks import PartStreamer
+from hoop_core.gateway.forwarding import Forwarding
+from hoop_core.gateway.monitoring import status_json
 from hoop_core.gateway.queries import StatementBoard
 from hoop_core.gateway.sessions import Handles, Live, SessionBook
 from hoop_core.gateway.wire import failure, handle_of, success
 from hoop_core.http import SMALL_BODY, BadRequest, read_json, text_of, unexpected
 from hoop_core.model import Json
+from hoop_core.parameters import TOLD, told
 from hoop_core.results import CHUNK_HEADER, CHUNK_PATH
 
 _log = structlog.get_logger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
+_STAGED_BINDS = 65_280
+"""Values above which drivers bind through a stage: Snowflake's own default."""
+_NEVER_STAGED = (1 << 31) - 1
+"""Not 0: to the Node.js driver that means every array."""
+_REQUEST_IDS = ("requestId", "request_id")
+_LONGEST_ID = 200
+_SPOKEN = "9.0.0"
+"""The version of the service that drivers believe they speak with."""
+_BEAT_SECONDS = 60.0
 _LOGIN_OPTIONS = ("databaseName", "schemaName", "roleName", "warehouse")
 
 
@@ -35,22 +48,32 @@ class Protocol:
         book: SessionBook,
         board: StatementBoard,
         parts: PartStreamer,
+        forwarding: Forwarding,
     ) -> None:
         self._settings, self._book, self._board, self._parts = settings, book, board, parts
+        self._forwarding = forwarding
+        board.session_ended = book.close_soon
 
     def routes(self) -> list[Route]:
+        # What belongs to a session is answered by the replica that holds it.
+        held = self._forwarding.by_handle
         post = {
             "/session/v1/login-request": self.login,
-            "/session/token-request": self.renew,
-            "/session/heartbeat": self.heartbeat,
-            "/session": self.end,
-            "/queries/v1/query-request": self.query,
-            "/queries/v1/abort-request": self.abort,
+            "/session/token-request": held(self.renew),
+            "/session/heartbeat": held(self.heartbeat),
+            "/session": held(self.end),
+            "/queries/v1/query-request": held(self.query),
+            "/queries/v1/abort-request": held(self.abort),
+            "/queries/{statement_id}/abort-request": held(self.abort_by_id),
             "/telemetry/send": self.telemetry,
+            "/telemetry/send/sessionless": self.telemetry,
         }
         get = {
-            "/queries/{statement_id}/result": self.result,
-            CHUNK_PATH + "/{statement_id}/{number}": self.part,
+            "/queries/{statement_id}/result": held(self.result),
+            "/monitoring/queries/{statement_id}": held(self.monitor),
+            CHUNK_PATH + "/{session_id}/{statement_id}/{number}": self._forwarding.by_session(
+                self.part
+            ),
         }
         return [
             *(
@@ -71,23 +94,24 @@ class Protocol:
             "version": text_of(data, "CLIENT_APP_VERSION", limit=200),
             "address": request.client.host if request.client else None,
         }
-        handles, live = await self._book.open(data, options, client)
+        request_id = next((v for k in _REQUEST_IDS if (v := request.query_params.get(k))), None)
+        if request_id and len(request_id) > _LONGEST_ID:
+            raise BadRequest(f"A request id has at most {_LONGEST_ID} characters.")
+        handles, live = await self._book.open(data, options, client, request_id=request_id)
         guarded = live.guarded
         return success(
             {
                 **self._handles(handles),
                 "displayUserName": guarded.identity.name,
-                "serverVersion": f"Hoop {__version__}",
+                # The JDBC driver takes the first word apart into numbers.
+                "serverVersion": f"{_SPOKEN} Hoop {__version__}",
                 "firstLogin": False,
                 "remMeToken": None,
                 "remMeValidityInSeconds": 0,
                 "healthCheckInterval": 45,
                 "newClientForUpgrade": None,
-                # Drivers want a number here; it names nothing.
-                "sessionId": uuid.uuid4().int >> 74,
-                "parameters": [
-                    {"name": k, "value": v} for k, v in _client_parameters(live).items()
-                ],
+                "sessionId": guarded.number,
+                "parameters": _client_parameters(live, self._board.stages_binds(live)),
                 "sessionInfo": {
                     "databaseName": guarded.names.database,
                     "schemaName": guarded.names.schema,
@@ -106,7 +130,7 @@ class Protocol:
         }
 
     async def renew(self, request: Request) -> Response:
-        handles, _ = self._book.renew(handle_of(request))
+        handles, live = await self._book.renew(handle_of(request))
         seconds = self._settings.session_token_seconds
         return success(
             {
@@ -114,17 +138,25 @@ class Protocol:
                 "masterToken": handles.master,
                 "validityInSecondsST": seconds,
                 "validityInSecondsMT": self._settings.session_seconds,
+                "masterValidityInSeconds": self._settings.session_seconds,
+                "sessionId": live.guarded.number,
             }
         )
 
     async def heartbeat(self, request: Request) -> Response:
-        self._live(request)
+        """The session is wanted: here, and at Snowflake when it has not heard of it for a while."""
+        live = self._live(request)
+        if live.guarded.wants_beat(time.monotonic(), _BEAT_SECONDS):
+            await self._book.beat(live)
         return success(None)
 
     async def end(self, request: Request) -> Response:
+        """Ending twice is no error, and a handle that has expired still ends its session."""
         if request.query_params.get("delete", "").lower() != "true":
             raise NotServed("Of a session, only its end can be asked for.")
-        await self._book.close(self._live(request), "closed by the client")
+        live = self._book.of_handle(handle_of(request))
+        if live is not None:
+            await self._book.close(live, "closed by the client")
         return success(None)
 
     async def query(self, request: Request) -> Response:
@@ -132,11 +164,20 @@ class Protocol:
         body = await self._body(request)
         request_id = request.query_params.get("requestId") or str(uuid.uuid4())
         running = self._board.submit(live, request_id, body)
-        return JSONResponse(await self._board.answer(running))
+        return JSONResponse(await self._board.submitted(running))
 
     async def result(self, request: Request) -> Response:
-        running = self._board.find(self._live(request), request.path_params["statement_id"])
-        return JSONResponse(await self._board.answer(running))
+        live = self._live(request)
+        return JSONResponse(await self._board.answer_by_id(live, _id_of(request)))
+
+    async def monitor(self, request: Request) -> Response:
+        """How the caller's own statements are doing; of others there are none."""
+        running = self._board.status(self._live(request), _id_of(request))
+        return success({"queries": [status_json(running)] if running else []})
+
+    async def abort_by_id(self, request: Request) -> Response:
+        await self._board.abort_by_id(self._live(request), _id_of(request))
+        return success(None)
 
     async def abort(self, request: Request) -> Response:
         live = self._live(request)
@@ -166,19 +207,18 @@ class Protocol:
         return await read_json(request, self._settings.max_body_bytes)
 
 
-def _client_parameters(live: Live) -> Json:
-    """What drivers read at sign-in. Array binds stay in the request: there is no stage to PUT to."""
-    defaults: Json = {
-        "AUTOCOMMIT": True,
-        "TIMEZONE": "Etc/UTC",
-        "CLIENT_PREFETCH_THREADS": 4,
-        "CLIENT_RESULT_CHUNK_SIZE": 160,
-        "CLIENT_SESSION_KEEP_ALIVE": False,
-        "CLIENT_SESSION_KEEP_ALIVE_HEARTBEAT_FREQUENCY": 3600,
-        "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
-        "CLIENT_TELEMETRY_ENABLED": False,
+def _client_parameters(live: Live, stages_binds: bool) -> list[Json]:
+    """What drivers read at sign-in. Without the right to PUT, array binds stay in the request."""
+    binds = {
+        "name": "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD",
+        "value": _STAGED_BINDS if stages_binds else _NEVER_STAGED,
     }
-    return defaults | live.guarded.parameters
+    return [*told(TOLD, live.guarded.parameters), binds]
+
+
+def _id_of(request: Request) -> str:
+    """A statement's id as it stands in the address; its case does not matter."""
+    return str(request.path_params["statement_id"]).lower()
 
 
 def in_snowflakes_shape(endpoint: Endpoint) -> Endpoint:
@@ -198,10 +238,3 @@ def in_snowflakes_shape(endpoint: Endpoint) -> Endpoint:
             return JSONResponse(failure(unexpected()))
 
     return call
-
-
-async def not_served(request: Request) -> Response:
-    """Any other address."""
-    _log.warning("an endpoint that Hoop does not serve", path=request.url.path[:200])
-    error = NotServed("Hoop does not serve this endpoint.", "Ask the platform team if you need it.")
-    return JSONResponse(failure(error), status_code=404)

@@ -6,8 +6,12 @@ the log holds everything that it was made of.
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -29,13 +33,28 @@ _log = structlog.get_logger(__name__)
 _PRODUCER = f"urn:hoop-guard:{__version__}"
 
 
-class LineageEmitter:
-    """Writes events to one transport; without a file, nothing is emitted."""
+_WAITING = 1_000
 
-    def __init__(self, namespace: str, account: str, file: Path | None) -> None:
+
+class LineageEmitter:
+    """Writes events to one transport, in their order and behind the statements' backs; without a file,
+    nothing is emitted.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        account: str,
+        file: Path | None,
+        *,
+        accounts: Mapping[str, str] | None = None,
+    ) -> None:
+        """`account` is the default account's name, `accounts` those of all by their keys."""
         self._namespace = namespace
-        self._dataset_namespace = f"snowflake://{account}"
+        self._default, self._accounts = account, accounts or {}
         self._client: OpenLineageClient | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lineage")
+        self._room = threading.Semaphore(_WAITING)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             config = FileConfig(log_file_path=str(file), append=True)
@@ -50,16 +69,35 @@ class LineageEmitter:
         run: RunContext,
         succeeded: bool,
         at: datetime,
+        account: str = "",
     ) -> None:
+        """Take the event and return. Where the transport cannot keep up, events are left out and told of."""
         if self._client is None or verdict.statement is None:
             return
+        if not self._room.acquire(blocking=False):
+            _log.error("a lineage event was not delivered", error="too many are waiting")
+            return
+        datasets = f"snowflake://{self._accounts.get(account, account) or self._default}"
+        event = partial(
+            self._event, verdict, statement_id, identity, run, datasets, succeeded=succeeded, at=at
+        )
         try:
-            self._client.emit(
-                self._event(verdict, statement_id, identity, run, succeeded=succeeded, at=at)
-            )
+            self._thread.submit(self._send, self._client, event)
+        except RuntimeError:
+            _log.error("a lineage event was not delivered", error="the gateway has shut down")
+
+    def _send(self, client: OpenLineageClient, event: Callable[[], RunEvent]) -> None:
+        try:
+            client.emit(event())
         except Exception as e:
             # Whatever the transport does, the statement has run and its outcome is in the log.
             _log.error("a lineage event was not delivered", error=type(e).__name__)
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """Deliver what waits; nothing is taken any more."""
+        self._thread.shutdown()
 
     def _event(
         self,
@@ -67,6 +105,7 @@ class LineageEmitter:
         statement_id: str,
         identity: Identity,
         run: RunContext,
+        datasets: str,
         *,
         succeeded: bool,
         at: datetime,
@@ -93,16 +132,16 @@ class LineageEmitter:
                 name=f"{job or identity.name}.{statement.kind}",
                 facets={"sql": sql_job.SQLJobFacet(query=verdict.rewritten or "")},
             ),
-            inputs=[InputDataset(self._dataset_namespace, str(t)) for t in statement.reads],
-            outputs=[self._output(verdict, t) for t in statement.writes],
+            inputs=[InputDataset(datasets, str(t)) for t in statement.reads],
+            outputs=[self._output(verdict, t, datasets) for t in statement.writes],
         )
 
-    def _output(self, verdict: Verdict, table: TableName) -> OutputDataset:
+    def _output(self, verdict: Verdict, table: TableName, datasets: str) -> OutputDataset:
         fields = {
             column.output: column_lineage_dataset.Fields(
                 inputFields=[
                     column_lineage_dataset.InputField(
-                        namespace=self._dataset_namespace, name=str(source), field=name
+                        namespace=datasets, name=str(source), field=name
                     )
                     for source, name in column.sources
                 ]
@@ -111,7 +150,7 @@ class LineageEmitter:
         }
         schema = [schema_dataset.SchemaDatasetFacetFields(name=c.output) for c in verdict.lineage]
         return OutputDataset(
-            self._dataset_namespace,
+            datasets,
             str(table),
             facets={
                 "schema": schema_dataset.SchemaDatasetFacet(fields=schema),

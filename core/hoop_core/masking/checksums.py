@@ -55,6 +55,8 @@ def card_numbers(values: Any) -> Any:
     for length in range(_SHORTEST, _LONGEST + 1):
         least, most = 10 ** (length - 1), 10**length - 1
         at = np.flatnonzero((values >= least) & (values <= most))
+        if not len(at):
+            continue
         at = at[_issued(values[at] // 10 ** (length - 6), length)]
         rest, total = values[at], np.zeros(len(at), np.uint64)
         for place in range(length):

@@ -10,15 +10,16 @@ from functools import lru_cache
 from operator import attrgetter
 
 from sqlglot import Token, TokenType, exp
-from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
 from hoop_core.errors import StatementRefused
 from hoop_core.masking.masks import INNER, ColumnPlan, MaskName, TablePlan
 from hoop_core.model import TableName
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.metadata import metadata_view
 from hoop_core.sql.refusals import refuse
 
-_DIALECT = Dialect.get_or_raise("snowflake")
+_DIALECT = SNOWFLAKE
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +282,7 @@ def _closed(words: list[str], at: int) -> int:
 @lru_cache(maxsize=1024)
 def _shape(plan: TablePlan) -> tuple[str, str]:
     """The characters of a masking subquery up to the table's name, and those after its alias."""
-    shown = ", ".join(f"{c.sql} AS {_quote(c.name)}" for c in plan.columns)
+    shown = ", ".join(f"{c.sql} AS {_quote(c.name)}" for c in plan.columns) or "*"
     tail = ")" if plan.where is None else f" WHERE {plan.where})"
     return f"{_OPENING}{shown} FROM {name_of(plan.table)}", tail
 
@@ -319,10 +320,19 @@ def _is_one_subquery(plan: TablePlan) -> bool:
         isinstance(select, exp.Select)
         and has_only(tree, {"expressions", "from_"})
         and has_only(select, {"expressions", "from_", "where"})
-        and [e.alias for e in select.expressions] == [c.name for c in plan.columns]
+        and _shows(select, plan)
         and [parts_of(t) for t in tree.find_all(exp.Table)]
         == [(plan.table.database, plan.table.schema, plan.table.name)]
     )
+
+
+def _shows(select: exp.Select, plan: TablePlan) -> bool:
+    """The planned columns. All of them without a list only of metadata, where no mask is about columns."""
+    if not plan.columns:
+        return metadata_view(plan.table) is not None and [
+            type(e) is exp.Star and has_only(e, set()) for e in select.expressions
+        ] == [True]
+    return [e.alias for e in select.expressions] == [c.name for c in plan.columns]
 
 
 def _hides(column: ColumnPlan) -> bool:

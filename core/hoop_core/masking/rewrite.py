@@ -81,6 +81,7 @@ def wrapper(plan: TablePlan, moment: str = "", sample: str = "") -> str:
 @lru_cache(maxsize=1024)
 def _wrapper_parts(plan: TablePlan) -> tuple[str, str]:
     columns = ", ".join(f'{c.sql} AS "' + c.name.replace('"', '""') + '"' for c in plan.columns)
+    columns = columns or "*"  # a view of INFORMATION_SCHEMA
     where = "" if plan.where is None else f" WHERE {plan.where}"
     return f"(SELECT {columns} FROM {qualified(plan.table)}", f"{where})"  # noqa: S608  every part is a quoted name or a mask expression
 

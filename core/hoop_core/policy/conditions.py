@@ -23,7 +23,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *FACT_NAMES,
         *TOUCHED,
     ),
-    "identity": ("subject", "name", "groups", "issuer", "method", "claims"),
+    "identity": ("subject", "name", "groups", "issuer", "method", "claims", "actors"),
     "run": (
         "orchestrator",
         "dag_id",
@@ -170,6 +170,7 @@ def facts_for(
             "groups": list(identity.groups),
             "issuer": identity.issuer,
             "method": identity.method,
+            "actors": list(identity.actors),
             "claims": {k: v if isinstance(v, str) else list(v) for k, v in identity.claims.items()},
         },
         "run": {name: run.fields.get(name, "") for name in FIELDS["run"]}

@@ -28,21 +28,27 @@ from hoop_core.policy.conditions import ConditionError, facts_for
 from hoop_core.policy.model import Policy, Rule, Then, describe_groups
 from hoop_core.policy.protection import exposed, filtered, protection
 from hoop_core.policy.touched import touched
+from hoop_core.policy.visibility import narrowed, tells_of
 from hoop_core.sql.lineage import any_column
+from hoop_core.sql.metadata import metadata_view
 
 __all__ = [
     "READING",
+    "STAGING",
     "Case",
     "Ruling",
     "combine",
     "combine_terms",
     "could_be_granted",
     "decide",
+    "kinds_granted",
     "refusal",
 ]
 
 # What an allow rule without `kinds` covers: nothing in it writes.
 READING = frozenset({Kind.SELECT, Kind.SHOW, Kind.DESCRIBE, Kind.TRANSACTION, Kind.SESSION})
+# Files are staged in places that belong to the session, and to no table: the kind alone has to be granted.
+STAGING = frozenset({Kind.CREATE_TEMP_STAGE, Kind.PUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ def decide(case: Case) -> Ruling:
     granted, missing = _grants(case, [r for r in fired if r.then is Then.ALLOW])
     if missing:
         return _deny(case, missing, [])
-    plans, faults, notes = protection(case)
+    allowing = [r for r in fired if r.then is Then.ALLOW]
+    visible = narrowed(case.policy, case.identity, allowing, case.statement.reads)
+    plans, faults, notes = protection(case, visible)
     if faults:
         return _deny(case, faults, [])
     masked = tuple(
@@ -135,6 +143,12 @@ def could_be_granted(
     return table not in statement.writes or bool(_writing(rules, statement.kind, table))
 
 
+def kinds_granted(policy: Policy, identity: Identity) -> frozenset[Kind]:
+    """The kinds that some allow rule may grant to the caller, were its condition to hold."""
+    rules = [r for r in policy.rules if r.then is Then.ALLOW and r.speaks_of(identity)]
+    return frozenset[Kind]().union(*(r.kinds or READING for r in rules))
+
+
 def refusal(policy_digest: str, code: str, message: str) -> Decision:
     """The decision for a text that was refused before any rule was asked."""
     return Decision(Outcome.DENY, (Reason(code, message),), (), (), policy_digest)
@@ -195,7 +209,7 @@ def _grants(case: Case, rules: list[Rule]) -> tuple[list[Rule], list[Reason]]:
     statement, who = case.statement, describe_groups(case.identity)
     used: list[Rule] = []
     missing: list[Reason] = []
-    if statement.kind in READING:
+    if statement.kind in READING | STAGING:
         covering = [r for r in rules if statement.kind in (r.kinds or READING)]
         used += covering[:1]
         if not covering:
@@ -221,7 +235,9 @@ def _grants(case: Case, rules: list[Rule]) -> tuple[list[Rule], list[Reason]]:
 
 
 def _reading(rules: Sequence[Rule], table: TableName) -> list[Rule]:
-    """The allow rules that grant reading the table."""
+    """The allow rules that grant reading the table; of a metadata view, at least some of its rows."""
+    if metadata_view(table) is not None:
+        return [r for r in rules if tells_of(r, table)]
     return [r for r in rules if r.reads and any(p.covers(table) for p in r.reads)]
 
 

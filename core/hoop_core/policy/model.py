@@ -59,6 +59,8 @@ class RoleRule:
     binding: RoleBinding
     accounts: frozenset[str] | None = None
     """Keys of the accounts that the entry is for (`model.account_key`); None: for all."""
+    default: bool = False
+    """Whether it is the one for a caller who fits several and asks for none."""
     line: int = field(default=0, compare=False)
 
 
@@ -203,13 +205,15 @@ class Policy:
     def role_for(self, identity: Identity, requested: str | None) -> RoleBinding:
         """The Snowflake role that a caller becomes.
 
-        Raises PolicyDenied when no role is mapped to the caller's groups, when several are and none was
-        asked for, or when the one asked for is not among them.
+        The one asked for; else the only one; else the only one that is a `default`. Raises PolicyDenied when
+        there is no such role: chance, or the order of the file, never chooses.
         """
         mine: dict[str, RoleBinding] = {}
+        defaults: set[str] = set()
         for rule in self.roles:
             if not rule.groups.isdisjoint(identity.groups):
                 mine.setdefault(rule.binding.snowflake_role, rule.binding)
+                defaults |= {rule.binding.snowflake_role} if rule.default else set()
         offered = ", ".join(mine)
         if not mine:
             raise PolicyDenied(
@@ -226,6 +230,8 @@ class Policy:
                     reason="ROLE_NOT_MAPPED",
                 )
             return binding
+        if len(mine) > 1 and len(defaults) == 1:
+            return mine[next(iter(defaults))]
         if len(mine) > 1:
             raise PolicyDenied(
                 f"Several Snowflake roles are mapped to {describe_groups(identity)}: {offered}.",

@@ -22,7 +22,8 @@ from hoop_core.errors import StatementRefused
 from hoop_core.masking.masks import literal, plain_column
 from hoop_core.model import Identity
 from hoop_core.sql import functions
-from hoop_core.sql.limits import SNOWFLAKE, Limits, Scan, scan
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.limits import Limits, Scan, scan
 
 IDENTITY_WORDS = ("subject", "name", "issuer", "groups")
 _LISTS = frozenset({"identity.groups"})

@@ -15,22 +15,26 @@ from hoop_core.policy.filtering import (
     unfiltered,
 )
 from hoop_core.policy.model import MaskRule, describe_groups, names_table
+from hoop_core.sql.metadata import metadata_view
 from hoop_core.sql.names import Pattern
 
 _STRICTNESS = {name: i for i, name in enumerate(MaskName)}
 
 
 def protection(
-    case: Case,
+    case: Case, metadata: Mapping[TableName, TablePlan]
 ) -> tuple[dict[TableName, TablePlan], list[Reason], list[Reason]]:
-    """What each table shows; reasons to deny; notes for an allowing decision."""
+    """What each table shows; reasons to deny; notes for an allowing decision.
+
+    `metadata` are the plans of the views of INFORMATION_SCHEMA that the statement reads: no mask is about them.
+    """
     masks = case.policy.masks_binding(case.identity)
     # An exception shows values to its caller; it never lets them be written where others find them.
     shown = case.exceptions if case.statement.kind is Kind.SELECT else frozenset()
-    plans: dict[TableName, TablePlan] = {}
+    plans: dict[TableName, TablePlan] = dict(metadata)
     faults: list[Reason] = []
-    notes: list[Reason] = []
-    for table in sorted({*case.statement.reads, *case.statement.writes}):
+    notes: list[Reason] = [_narrowed(t) for t in sorted(metadata)]
+    for table in sorted({*case.statement.reads, *case.statement.writes} - metadata.keys()):
         columns = case.catalog.columns(table)
         if columns is None:
             faults += _unknown_object(case, table, masks)
@@ -52,6 +56,7 @@ def protection(
                 plans[table] = plan
                 notes += _unfitted(plan)
                 notes += _limited(table, rows)
+    faults += _temporary_names(case)
     reading = case.statement.kind in {Kind.SHOW, Kind.DESCRIBE}
     faults += [
         Reason(
@@ -76,7 +81,9 @@ def _unknown_object(case: Case, table: TableName, masks: tuple[MaskRule, ...]) -
         return [Reason("VIEW_NOT_UNDERSTOOD", f"denied: {table} {known.refused}")]
     created = statement.kind in {Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS}
     dropped = statement.kind is Kind.DROP_TABLE and bool(statement.facts.get("if_exists"))
-    if table in statement.writes and table not in statement.reads and (created or dropped):
+    renamed = statement.kind is Kind.ALTER_TABLE and len(statement.writes) > 1  # one of them is new
+    made = created or dropped or renamed
+    if table in statement.writes and table not in statement.reads and made:
         if not any(p.covers(table) and "*" not in p.parts[:3] for p in _protecting(case, masks)):
             return []
         return [
@@ -129,15 +136,46 @@ def _plan(
 ) -> TablePlan | None:
     hidden = strictest(table, columns, masks)
     if not hidden and rows.where is None:
-        return None
+        return _as_listed(case, table, columns)
     chosen = {c: None if (table, c) in shown else hidden.get(c) for c in columns}
     if not any(chosen.values()) and rows.where is None:
-        return None
+        return _as_listed(case, table, columns)
     if (override := case.mask_override) is not None:
         chosen = {c: None if m is None else Mask(override) for c, m in chosen.items()}
     function = case.policy.hash_function
     shape = tuple(plan_column(c, t, chosen[c], hash_function=function) for c, t in columns.items())
     return TablePlan(table, shape, rows.where)
+
+
+def _as_listed(case: Case, table: TableName, columns: Mapping[str, str]) -> TablePlan | None:
+    """Of a temporary table exactly its columns are read: nothing else, should its name mean another table.
+
+    A statement that writes to it reads it by its name alone, as nothing can be written to a query.
+    """
+    known = case.catalog.get(table)
+    if known is None or not known.temporary or table in case.statement.writes:
+        return None
+    return TablePlan(table, tuple(plan_column(c, t, None) for c, t in columns.items()))
+
+
+def _temporary_names(case: Case) -> list[Reason]:
+    """A name means one object: temporary tables are made, and changed, only where no other is meant."""
+    statement = case.statement
+    found: list[Reason] = []
+    for table in statement.writes:
+        known = case.catalog.get(table)
+        if known is None or known.refused is not None:
+            continue
+        making = statement.kind in {Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS}
+        if making and bool(statement.facts.get("temporary")) != known.temporary:
+            kind = "temporary" if known.temporary else "permanent"
+            why = f"there is a {kind} table of that name already"
+        elif known.temporary and statement.kind is Kind.ALTER_TABLE:
+            why = "a temporary table cannot be altered; make it anew"
+        else:
+            continue
+        found.append(Reason("TEMPORARY_NAME", f"denied: {table} cannot be changed so: {why}"))
+    return found
 
 
 def exposed(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[MaskedColumn, ...]:
@@ -154,11 +192,17 @@ def exposed(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[MaskedCol
             for column, mask in hidden.items()
             if column not in closed
         ]
-    return (*found, *unfiltered(case.policy, case.identity, case.statement.reads))
+    tables = [t for t in case.statement.reads if metadata_view(t) is None]
+    return (*found, *unfiltered(case.policy, case.identity, tables))
 
 
 def filtered(case: Case, plans: Mapping[TableName, TablePlan]) -> tuple[FilteredTable, ...]:
-    return filtered_tables(case.policy, case.identity, plans, case.catalog)
+    tables = [t for t in plans if metadata_view(t) is None]
+    return filtered_tables(case.policy, case.identity, tables, case.catalog)
+
+
+def _narrowed(table: TableName) -> Reason:
+    return Reason("METADATA", f"{table} tells of the tables that rules let the caller read")
 
 
 def _limited(table: TableName, rows: Filtering) -> list[Reason]:

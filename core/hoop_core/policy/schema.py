@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hoop_core.masking.masks import MaskName
-from hoop_core.model import Detector, DetectorAction, Kind, Outcome
+from hoop_core.model import Detector, DetectorAction, Kind, Outcome, Scope
 from hoop_core.policy.conditions import FIELDS
 from hoop_core.policy.model import Then
 from hoop_core.policy.predicates import IDENTITY_WORDS
@@ -80,9 +80,17 @@ def _role(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
             "vault_role": text,
             "snowflake_role": text,
             "warehouse": text,
+            "scope": {
+                "enum": [s.value for s in Scope],
+                "description": "For how long a minted user serves: a session, or one statement.",
+            },
             "accounts": {
                 **words,
                 "description": "The Snowflake accounts it is for; all without it.",
+            },
+            "default": {
+                "type": "boolean",
+                "description": "The role of a caller who fits several and asks for none.",
             },
         },
         "groups",

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from hoop_core.model import Kind
 from hoop_core.policy.model import Policy, RoleRule, Rule, Then
-from hoop_core.snowflake.setup_grants import CREATE_TABLE, Place, ReaderRole, Write
+from hoop_core.snowflake.setup_grants import (
+    CREATE_FILE_FORMAT,
+    CREATE_STAGE,
+    CREATE_TABLE,
+    IN_SCHEMAS,
+    Place,
+    ReaderRole,
+    Write,
+)
 from hoop_core.sql.names import Pattern
 
 _PRIVILEGES: dict[Kind, tuple[str, ...]] = {
@@ -16,12 +24,13 @@ _PRIVILEGES: dict[Kind, tuple[str, ...]] = {
     Kind.DELETE: ("DELETE",),
     Kind.MERGE: ("INSERT", "UPDATE", "DELETE"),
     Kind.TRUNCATE: ("TRUNCATE",),
-    Kind.COPY_INTO_TABLE: ("INSERT",),
+    # write_pandas makes its temporary stage beside the table; those too need the privilege
+    Kind.COPY_INTO_TABLE: ("INSERT", CREATE_STAGE, CREATE_FILE_FORMAT),
     Kind.CREATE_TABLE: (CREATE_TABLE,),
     Kind.CREATE_TABLE_AS: (CREATE_TABLE,),
 }
 _NEED_OWNERSHIP = (Kind.ALTER_TABLE, Kind.DROP_TABLE)
-_ORDER = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", CREATE_TABLE)
+_ORDER = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", *IN_SCHEMAS)
 
 
 def reader_roles(policy: Policy) -> tuple[ReaderRole, ...]:

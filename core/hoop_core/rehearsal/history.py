@@ -187,6 +187,7 @@ def _logged(entry: Json) -> Asked | None:
             who["method"],
             "",
             claims=_claims(who.get("claims") or {}),
+            actors=_texts(who.get("actors") or []),
         ),
         names=_names(data, fold=False),
         run=_run(data.get("run_asserted") or {}),

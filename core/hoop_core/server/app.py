@@ -1,16 +1,11 @@
-"""The gateway put together: settings in, an ASGI application out, with everything that must end well."""
+"""The gateway put together: settings in, parts and routes out, with everything that must end well."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-import httpx
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hoop_core.analysts.pool import Analysts
@@ -20,26 +15,30 @@ from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, store_has_entries
 from hoop_core.audit.recording import Recorder
 from hoop_core.config import Settings
-from hoop_core.credentials.leases import LeaseKeeper
-from hoop_core.credentials.sweeper import Sweeper
-from hoop_core.credentials.upstream import Upstreams
-from hoop_core.credentials.vault import VaultMinter
+from hoop_core.credentials.accounts import Accounts, build_accounts, configured
 from hoop_core.delivery import Delivery
 from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.gateway.authenticator import Authenticator
 from hoop_core.gateway.chunks import PartStreamer
-from hoop_core.gateway.protocol import Protocol, not_served
+from hoop_core.gateway.forwarding import Forwarding
+from hoop_core.gateway.limits import Limits
+from hoop_core.gateway.owners import SessionOwners
+from hoop_core.gateway.protocol import Protocol
 from hoop_core.gateway.queries import StatementBoard
-from hoop_core.gateway.sessions import SessionBook
+from hoop_core.gateway.sessions import Live, SessionBook
+from hoop_core.gateway.sql_api import SqlApi
+from hoop_core.gateway.unserved import Unserved
+from hoop_core.gateway.uploads import UploadEndpoint
 from hoop_core.guard import Guard
-from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.lineage.openlineage import LineageEmitter
-from hoop_core.model import RoleBinding
 from hoop_core.policy.file import load_policy
+from hoop_core.replicas import Replicas
 from hoop_core.server.policy_watch import PolicyWatch
-from hoop_core.snowflake.session import http_client
-from hoop_core.sql.live_catalog import LiveCatalog
+from hoop_core.signin.door import SignIn, sign_in_of
 from hoop_core.store import Store
+from hoop_core.uploads import Uploads
 from hoop_core.web.api import Api
+from hoop_core.web.sso import SsoPages
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -51,14 +50,18 @@ class Gateway:
     settings: Settings
     store: Store
     log: AuditLog
-    http: httpx.AsyncClient
-    keeper: LeaseKeeper
-    sweeper: Sweeper
+    replicas: Replicas
+    accounts: Accounts
     guard: Guard
+    sign_in: SignIn
     book: SessionBook
+    forwarding: Forwarding
     board: StatementBoard
     protocol: Protocol
+    sql_api: SqlApi
     api: Api
+    limits: Limits
+    heart: asyncio.Task[None] | None = None
 
     async def start(self) -> list[asyncio.Task[None]]:
         self.guard.analysts.start(self.guard.policy)  # they get ready while the rest starts
@@ -69,21 +72,34 @@ class Gateway:
             seconds=self.settings.policy.reload_seconds,
         )
         await watch.loaded()
-        left_behind = await self.sweeper.left_behind()
+        await asyncio.to_thread(self.replicas.join)
+        self.heart = asyncio.create_task(self.replicas.run())
         return [
             asyncio.create_task(self.guard.waiting.run()),
+            asyncio.create_task(self.sign_in.refusals.run()),
             asyncio.create_task(self.book.reap()),
-            asyncio.create_task(self.sweeper.run(left_behind)),
+            asyncio.create_task(self.book.tend(2 * self.replicas.beat_seconds)),
+            asyncio.create_task(self.accounts.run()),
             asyncio.create_task(self._sign()),
             asyncio.create_task(watch.run()),
         ]
 
+    async def _leave(self) -> None:
+        """The heart beats for as long as something is held. Raises StoreUnavailable."""
+        if self.heart is not None:
+            self.heart.cancel()
+            await asyncio.wait({self.heart})
+        await asyncio.to_thread(self.replicas.leave)
+
     async def _sign(self) -> None:
-        """Sign the log's head now and then: what is signed cannot be rewritten unseen."""
+        """Sign the log's head now and then: what is signed cannot be rewritten unseen.
+
+        Of several replicas, the first whose turn comes does it for all.
+        """
         while True:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
             with suppress(StoreUnavailable):
-                await asyncio.to_thread(self.log.checkpoint)
+                await asyncio.to_thread(self.log.checkpoint_unless_within, _CHECKPOINT_SECONDS)
 
     async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """End every session and its user before the process may go (I4)."""
@@ -91,29 +107,28 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.book.close_all()
-        await self.keeper.close()
+        await self.sign_in.refusals.flush(now=True)
+        await self.accounts.close()
+        await asyncio.to_thread(self.guard.delivery.lineage.close)
         self.guard.delivery.screeners.close()  # after the users: no thread of theirs is waited for
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
+        with suppress(StoreUnavailable):
+            await self._leave()
+        await self.forwarding.close()
         await self.guard.analysts.close()
-        await self.http.aclose()
         self.store.close()
 
 
 def build_gateway(settings: Settings) -> Gateway:
     """Wire the parts. Raises ConfigError or StoreUnavailable; nothing is started yet."""
+    scheme = "https" if settings.gateway.tls_certificate else "http"
     public_url = settings.gateway.public_url or (
-        f"http://{settings.gateway.host}:{settings.gateway.port}"
+        f"{scheme}://{settings.gateway.host}:{settings.gateway.port}"
     )
-    if not settings.snowflake.account:
-        raise ConfigError(
-            "snowflake.account is not set.",
-            "Add it to hoop.toml (docs/configuration.md has an example), and name that file by "
-            "--config when it is elsewhere.",
-        )
+    configured(settings)
     policy = load_policy(settings.policy.file)
-    verifier = TokenVerifier(settings.identity)
-    store = Store(settings.store.url)
+    store = Store.of(settings.store)
     store.migrate()
     if not settings.audit.key_file.exists() and store_has_entries(store):
         raise ConfigError(
@@ -121,25 +136,16 @@ def build_gateway(settings: Settings) -> Gateway:
             "Correct audit.key_file: another key would make another log of it.",
         )
     log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
-    http = http_client(settings.snowflake)
-    keeper = LeaseKeeper(
-        store,
-        log,
-        VaultMinter(settings.vault),
-        http=http,
-        settings=settings.snowflake,
-        observer_role=RoleBinding(
-            settings.vault.observer_role, settings.vault.observer_snowflake_role
-        ),
-    )
+    log.claim()
+    sign_in = sign_in_of(settings, store, log, public_url=public_url)
+    replicas = Replicas.of(settings.gateway, store)
+    accounts = build_accounts(
+        settings, store, log, owner=replicas.id, alive=replicas.alive, policy=lambda: guard.policy
+    )  # that in force when it is asked for
     desk = ApprovalDesk(store, log)
     recorder = Recorder(settings.store.recordings)
-    catalog = LiveCatalog(
-        keeper.observer.describe,
-        account=settings.snowflake.account,
-        fresh_seconds=settings.catalog.fresh_seconds,
-        max_objects=settings.catalog.max_objects,
-    )
+    catalog = accounts.catalog()
+    uploads = Uploads(settings.uploads, log, public_url=public_url)
     guard = Guard(
         policy=policy,
         catalog=catalog,
@@ -150,65 +156,68 @@ def build_gateway(settings: Settings) -> Gateway:
             log=log,
             recorder=recorder,
             lineage=LineageEmitter(
-                settings.lineage.namespace, settings.snowflake.account, settings.lineage.file
+                settings.lineage.namespace,
+                settings.snowflake.account,
+                settings.lineage.file,
+                accounts=accounts.names(),
             ),
             catalog=catalog,
             public_url=public_url,
+            uploads=uploads,
         ),
         analysts=Analysts(settings.analysis),
+        choose_account=accounts.choose,
     )
-    board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds)
-    upstreams = Upstreams(keeper, http, settings.snowflake)
+    limits = Limits(settings.limits)
+    board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds, limits=limits)
+
+    async def drop(live: Live) -> None:
+        uploads.drop(live.guarded.id)
+        await board.drop(live)
+        sql_api.forget(live)
+
+    owners = SessionOwners(store, log, replicas)
     book = SessionBook(
         settings.gateway,
-        verifier,
+        sign_in,
         log,
+        owners,
         role_for=guard.role_for,
-        open_upstream=upstreams.open,
-        end_upstream=upstreams.end,
-        drop_statements=board.drop,
+        choose_account=accounts.choose,
+        open_upstream=accounts.open,
+        end_upstream=accounts.end,
+        drop_statements=drop,
+        limits=limits,
     )
+    forwarding = Forwarding(settings.gateway, owners, book)
+    parts = PartStreamer(accounts.default.http, recorder, log, guard.delivery.screeners)
+    sql_api = SqlApi(settings, sign_in, book, board, parts, forwarding=forwarding, guard=guard)
     return Gateway(
         settings=settings,
         store=store,
         log=log,
-        http=http,
-        keeper=keeper,
-        sweeper=Sweeper(keeper),
+        replicas=replicas,
+        accounts=accounts,
         guard=guard,
+        sign_in=sign_in,
         book=book,
+        forwarding=forwarding,
         board=board,
-        protocol=Protocol(
-            settings.gateway,
-            book,
-            board,
-            PartStreamer(http, recorder, log, guard.delivery.screeners),
-        ),
-        api=Api(settings.gateway, verifier, store, log, guard),
+        protocol=Protocol(settings.gateway, book, board, parts, forwarding),
+        sql_api=sql_api,
+        api=Api(settings.gateway, sign_in, store, log, guard),
+        limits=limits,
     )
 
 
-def build_app(settings: Settings) -> Starlette:
-    """The ASGI application. Raises ConfigError or StoreUnavailable."""
-    gateway = build_gateway(settings)
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = await gateway.start()
-        try:
-            yield
-        finally:
-            await gateway.stop(tasks)
-
-    async def healthz(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    routes = [
-        Route("/healthz", healthz, methods=["GET"]),
+def routes_of(gateway: Gateway) -> list[Route]:
+    """Every address that is served; the last one takes whatever is left."""
+    return [
         *gateway.protocol.routes(),
+        *gateway.sql_api.routes(),
+        *UploadEndpoint(gateway.guard.delivery.uploads, gateway.book, gateway.forwarding).routes(),
         *gateway.api.routes(),
-        Route(
-            "/{path:path}", not_served, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
-        ),
+        *Authenticator(gateway.sign_in.browser).routes(),
+        *SsoPages(gateway.sign_in, gateway.sign_in.browser).routes(),
+        Route("/{path:path}", Unserved(gateway.book, gateway.log)),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)

@@ -13,19 +13,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
-import httpx
-
-from hoop_core import __version__
 from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeError, SnowflakeUnavailable
 from hoop_core.model import Json, Lease, NameContext, quote_part
+from hoop_core.snowflake.client_kinds import HOOP, ClientApp
+from hoop_core.snowflake.http import Part, SnowflakeHttp
 from hoop_core.snowflake.keypair import login_token
 
 IN_PROGRESS = {"333333", "333334"}
+SESSION_ENDED = frozenset({390101, 390103, 390104, 390111, 390114, 390115, 390195, 390422})
+"""Codes that say: this session answers no more. The last one is a network policy, looked at on each request."""
 _TOKEN_EXPIRED = "390112"  # noqa: S105 - an error code
 _HINT = "Try again once Snowflake answers."
-_USER_AGENT = f"hoop/{__version__}"
 
 
 def raise_for_answer(answer: Mapping[str, Any]) -> None:
@@ -45,7 +46,7 @@ def raise_for_answer(answer: Mapping[str, Any]) -> None:
 class SnowflakeSession:
     """Open with `open_session`. Not for sharing between Hoop sessions."""
 
-    http: httpx.AsyncClient
+    http: SnowflakeHttp
     token: str = field(repr=False)
     master_token: str = field(repr=False)
     names: NameContext
@@ -98,26 +99,19 @@ class SnowflakeSession:
             await self._call("POST", "/session?delete=true", {})
 
     @asynccontextmanager
-    async def chunk(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    async def chunk(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Part]:
         """Stream one result chunk from where Snowflake put it. Raises SnowflakeUnavailable."""
+        part = await self.http.part(url, headers)
         try:
-            async with self.http.stream("GET", url, headers=dict(headers)) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise SnowflakeUnavailable(
-                        f"A result chunk could not be fetched (HTTP {response.status_code}).",
-                        "Run the statement again.",
-                    )
-                yield response
-        except httpx.HTTPError as e:
-            raise SnowflakeUnavailable(
-                f"A result chunk could not be fetched ({type(e).__name__}).", _HINT
-            ) from None
+            yield part
+        finally:
+            await part.aclose()
 
     async def _call(self, method: str, path: str, body: Json | None) -> Json:
-        answer = await _send(self.http, method, path, body, self.token)
+        answer = await self.http.call(method, path, body, self.token)
         if str(answer.get("code")) == _TOKEN_EXPIRED:
             await self._renew(self.token)
-            answer = await _send(self.http, method, path, body, self.token)
+            answer = await self.http.call(method, path, body, self.token)
         return answer
 
     async def _renew(self, expired: str) -> None:
@@ -126,7 +120,7 @@ class SnowflakeSession:
                 return
             body = {"oldSessionToken": expired, "requestType": "RENEW"}
             path = f"/session/token-request?requestId={uuid.uuid4()}"
-            answer = await _send(self.http, "POST", path, body, self.master_token)
+            answer = await self.http.call("POST", path, body, self.master_token)
             raise_for_answer(answer)
             self.token = answer["data"]["sessionToken"]
             self.master_token = answer["data"]["masterToken"]
@@ -144,29 +138,6 @@ def _result_path(answer: Mapping[str, Any]) -> str:
     return path
 
 
-async def _send(
-    http: httpx.AsyncClient, method: str, path: str, body: Json | None, token: str | None
-) -> Json:
-    headers = {"Accept": "application/snowflake", "User-Agent": _USER_AGENT}
-    if token:
-        headers["Authorization"] = f'Snowflake Token="{token}"'
-    try:
-        response = await http.request(method, path, json=body, headers=headers)
-        answer = response.json()
-    except httpx.HTTPError as e:
-        raise SnowflakeUnavailable(
-            f"Snowflake does not answer ({type(e).__name__}).", _HINT
-        ) from None
-    except ValueError:
-        raise SnowflakeUnavailable(
-            f"Snowflake answered with something that is not JSON (HTTP {response.status_code}).",
-            _HINT,
-        ) from None
-    if not isinstance(answer, dict):
-        raise SnowflakeUnavailable("Snowflake answered in an unknown form.", _HINT)
-    return answer
-
-
 # What the analysis takes for granted, whatever the account or the user defaults to: quoted names are
 # kept as written, and one text is one statement
 # (https://docs.snowflake.com/en/sql-reference/parameters#quoted-identifiers-ignore-case).
@@ -174,14 +145,15 @@ _PINNED = {"QUOTED_IDENTIFIERS_IGNORE_CASE": False, "MULTI_STATEMENT_COUNT": 1}
 
 
 async def open_session(
-    http: httpx.AsyncClient,
+    http: SnowflakeHttp,
     settings: SnowflakeSettings,
     lease: Lease,
     *,
     names: NameContext | None = None,
     parameters: Mapping[str, Any] | None = None,
+    client: ClientApp = HOOP,
 ) -> SnowflakeSession:
-    """Sign in as the leased user. Raises SnowflakeError (refused) or SnowflakeUnavailable."""
+    """Sign in as the leased user, and as `client`. Raises SnowflakeError (refused) or SnowflakeUnavailable."""
     names = names or NameContext()
     query = {
         "requestId": str(uuid.uuid4()),
@@ -192,8 +164,8 @@ async def open_session(
         "schemaName": names.schema and quote_part(names.schema),
     }
     data = {
-        "CLIENT_APP_ID": "Hoop",
-        "CLIENT_APP_VERSION": __version__,
+        "CLIENT_APP_ID": client.name,
+        "CLIENT_APP_VERSION": client.version,
         "ACCOUNT_NAME": settings.account,
         "LOGIN_NAME": lease.snowflake_user,
         "AUTHENTICATOR": "SNOWFLAKE_JWT",
@@ -201,10 +173,9 @@ async def open_session(
         "SESSION_PARAMETERS": {**(parameters or {}), **_PINNED},
         "CLIENT_ENVIRONMENT": {"APPLICATION": "Hoop"},
     }
-    path = httpx.URL(
-        "/session/v1/login-request", params={k: v for k, v in query.items() if v is not None}
-    )
-    answer = await _send(http, "POST", str(path), {"data": data}, None)
+    asked = urlencode({k: v for k, v in query.items() if v is not None})
+    path = f"/session/v1/login-request?{asked}"
+    answer = await http.call("POST", path, {"data": data}, None)
     raise_for_answer(answer)
     opened = answer["data"]
     info = opened.get("sessionInfo") or {}
@@ -216,15 +187,4 @@ async def open_session(
         session_id=str(opened.get("sessionId") or ""),
         parameters=list(opened.get("parameters") or []),
         info=info,
-    )
-
-
-def http_client(settings: SnowflakeSettings) -> httpx.AsyncClient:
-    """The pooled client for all upstream sessions; reads wait as long as Snowflake's long poll."""
-    base = settings.url or f"https://{settings.account}.snowflakecomputing.com"
-    return httpx.AsyncClient(
-        base_url=base,
-        timeout=httpx.Timeout(settings.request_seconds, connect=settings.connect_seconds),
-        limits=httpx.Limits(max_connections=512, max_keepalive_connections=64),
-        follow_redirects=False,
     )

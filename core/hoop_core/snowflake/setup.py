@@ -19,6 +19,7 @@ from hoop_core.snowflake.setup_grants import ReaderRole, observer_grants, reader
 
 KEY_TABLE, KEY_MAKER = "HASH_KEY", "NEW_HASH_KEY"
 HOOP_RULE, VAULT_RULE, KEY_PAIR_ONLY = "HOOP_ADDRESSES", "VAULT_ADDRESSES", "KEY_PAIR_ONLY"
+END_PROCEDURE = "END_MINTED_USER"
 SYSTEM_ROLES = frozenset(
     {
         "ACCOUNTADMIN",
@@ -91,6 +92,7 @@ def sections(plan: SetupPlan) -> tuple[Section, ...]:
         *vault_user(plan),
         *(_reader(plan.names, r) for r in _distinct(plan.readers)),
         _observer(plan),
+        _ending(plan),
         _look(plan),
     )
 
@@ -347,6 +349,47 @@ def _observer(plan: SetupPlan) -> Section:
             *observer_grants(plan.names.observer_role, plan.readers),
             f"GRANT OWNERSHIP ON ROLE {role} TO ROLE {identifier(plan.names.minter_role)} "
             "COPY CURRENT GRANTS",
+        ),
+    )
+
+
+MINTED_NAMES = "(V_TOKEN_)?HOOP_[0-9A-F]{6}_[A-Z0-9_]+"
+"""The names of minted users: an installation's number, then the user's. Without quotes, so that no name
+that fits can end the quotes around it."""
+
+
+def _ending(plan: SetupPlan) -> Section:
+    """https://docs.snowflake.com/en/developer-guide/stored-procedure/stored-procedures-rights"""
+    names = plan.names
+    database, schema, _ = names.hash_function
+    minter, observer = identifier(names.minter_role), identifier(names.observer_role)
+    procedure = names.governed(END_PROCEDURE)
+    return Section(
+        "A procedure that ends minted users, and no others",
+        (
+            "For users that the minter lost: it died in the middle, or was restored from a backup. The",
+            "procedure runs with the rights of its owner, who owns the minted users, and takes their names",
+            "only. So Hoop's observer can end such a user without the right to make or drop any other.",
+        ),
+        (
+            "USE ROLE SECURITYADMIN",
+            f"GRANT USAGE ON DATABASE {identifier(database)} TO ROLE {minter}",
+            f"GRANT USAGE, CREATE PROCEDURE ON SCHEMA {dotted(database, schema)} TO ROLE {minter}",
+            f"GRANT USAGE ON DATABASE {identifier(database)} TO ROLE {observer}",
+            f"GRANT USAGE ON SCHEMA {dotted(database, schema)} TO ROLE {observer}",
+            f"GRANT USAGE ON WAREHOUSE {identifier(names.warehouse)} TO ROLE {observer}",
+            f"USE ROLE {minter}",
+            f"CREATE OR REPLACE PROCEDURE {procedure}(USER_NAME VARCHAR)\n"
+            "COPY GRANTS\nRETURNS VARCHAR\nLANGUAGE SQL\nEXECUTE AS OWNER\nAS $$\n"
+            "BEGIN\n"
+            f"  IF (NOT REGEXP_LIKE(USER_NAME, '{MINTED_NAMES}', 'i')) THEN\n"
+            "    RETURN 'refused';\n  END IF;\n"
+            "  EXECUTE IMMEDIATE 'ALTER USER IF EXISTS \"' || USER_NAME || '\" SET DISABLED = TRUE';\n"
+            "  EXECUTE IMMEDIATE 'DROP USER IF EXISTS \"' || USER_NAME || '\"';\n"
+            "  RETURN 'ended';\n"
+            "END\n$$",
+            "USE ROLE SECURITYADMIN",
+            f"GRANT USAGE ON PROCEDURE {procedure}(VARCHAR) TO ROLE {observer}",
         ),
     )
 

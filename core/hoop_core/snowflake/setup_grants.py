@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from hoop_core.snowflake.quoting import dotted, identifier, remark
 
 ANY = "*"
-CREATE_TABLE = "CREATE TABLE"
+CREATE_TABLE, CREATE_STAGE = "CREATE TABLE", "CREATE STAGE"
+CREATE_FILE_FORMAT = "CREATE FILE FORMAT"
+IN_SCHEMAS = (CREATE_TABLE, CREATE_STAGE, CREATE_FILE_FORMAT)
+"""Privileges on a schema; all others are on tables."""
 Place = tuple[str, str, str]
 """Database, schema and table in stored case; `*` stands for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Privileges on the tables of a place; CREATE TABLE counts for its schema. `unmet` are the
+    """Privileges on the tables of a place; those of IN_SCHEMAS count for its schema. `unmet` are the
     statement kinds that a grant cannot express (they need ownership)."""
 
     place: Place
@@ -133,15 +136,17 @@ def _on_tables(privileges: str, place: Place, role: str) -> list[str]:
 
 
 def _writing(write: Write, role: str) -> list[str]:
-    on_tables = [p for p in write.privileges if p != CREATE_TABLE]
+    on_tables = [p for p in write.privileges if p not in IN_SCHEMAS]
     made = _on_tables(", ".join(on_tables), write.place, role) if on_tables else []
-    if CREATE_TABLE in write.privileges:
-        database, schema, _ = write.place
+    database, schema, _ = write.place
+    for privilege in IN_SCHEMAS:
+        if privilege not in write.privileges:
+            continue
         if schema != ANY:
-            made.append(f"GRANT CREATE TABLE ON SCHEMA {dotted(database, schema)} TO ROLE {role}")
+            made.append(f"GRANT {privilege} ON SCHEMA {dotted(database, schema)} TO ROLE {role}")
         else:
             made += [
-                f"GRANT CREATE TABLE ON {scope} SCHEMAS IN DATABASE {identifier(database)} "
+                f"GRANT {privilege} ON {scope} SCHEMAS IN DATABASE {identifier(database)} "
                 f"TO ROLE {role}"
                 for scope in ("ALL", "FUTURE")
             ]

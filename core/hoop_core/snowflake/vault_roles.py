@@ -58,6 +58,36 @@ def role_definition(
     }
 
 
+def gateway_policy(mounts: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Least privilege of the gateway, as the paths of a Vault policy: mint, revoke, and see what Vault gave
+    up to revoke; nothing else. `mounts` has the Vault roles of each database mount.
+    """
+    creds = sorted(f"{mount}/creds/{role}" for mount, roles in mounts.items() for role in roles)
+    return {
+        **{path: {"capabilities": ["read"]} for path in creds},
+        # The lease is named in the body: without these bounds the path alone would allow any lease.
+        "sys/leases/revoke": {
+            "capabilities": ["update"],
+            "required_parameters": ["lease_id"],
+            "allowed_parameters": {
+                "lease_id": [f"{mount}/creds/*" for mount in sorted(mounts)],
+                "sync": [],
+            },
+        },
+        # The list of leases that Vault gave up to revoke.
+        "sys/leases": {"capabilities": ["read", "list", "sudo"]},
+        # Each user is asked for with a token that bears the beginning of its name.
+        "auth/token/create": {
+            "capabilities": ["update"],
+            "required_parameters": ["display_name"],
+            "allowed_parameters": {"display_name": ["hoop-*"], "no_default_policy": []},
+        },
+        # And with the end of that token ends a user of whom Vault's answer was lost.
+        "auth/token/revoke-accessor": {"capabilities": ["update"]},
+        "auth/token/revoke-self": {"capabilities": ["update"]},
+    }
+
+
 def vault_bodies(
     names: SetupNames, readers: Iterable[ReaderRole], observer_vault_role: str, connection: str
 ) -> dict[str, Mapping[str, Any]]:

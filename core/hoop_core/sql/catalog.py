@@ -29,6 +29,8 @@ class CatalogObject:
     """Size as Snowflake last reported it; None when it did not."""
     refused: str | None = None
     """Why it can neither be read nor written: what to say after its name ("is a secure view, ...")."""
+    temporary: bool = False
+    """A temporary table of the asking session."""
     digest: str = field(init=False)
     """SHA-256 (hex) of columns, definition and refusal: what a decision depends on."""
 
@@ -36,6 +38,8 @@ class CatalogObject:
         known: list[object] = [list(self.columns.items()), self.definition]
         if self.refused is not None:
             known.append(self.refused)
+        if self.temporary:
+            known.append({"temporary": True})
         object.__setattr__(self, "digest", hashlib.sha256(json.dumps(known).encode()).hexdigest())
 
 

@@ -37,6 +37,9 @@ _SHOW = (
     ("PRIMARY", "KEYS"),
     ("UNIQUE", "KEYS"),
     ("IMPORTED", "KEYS"),
+    ("EXPORTED", "KEYS"),
+    ("PROCEDURES",),
+    ("FUNCTIONS",),
 )
 _OF_ONE_TABLE = {"COLUMNS", "KEYS"}
 
@@ -173,6 +176,8 @@ def _show(reader: _Reader, names: NameContext) -> Command | None:
             "columns of tables that no rule grants.",
             "Name the table: SHOW COLUMNS IN TABLE database.schema.table.",
         )
+    if what == ("EXPORTED", "KEYS"):
+        return None  # which tables refer to which is told of one table that the caller may read
     return Command(Kind.SHOW)
 
 

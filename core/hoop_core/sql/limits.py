@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from sqlglot import Token, TokenType
-from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
+from hoop_core.sql.dialect import SNOWFLAKE
 from hoop_core.sql.refusals import refuse
-
-SNOWFLAKE = Dialect.get_or_raise("snowflake")
 
 # sqlglot logs the text of statements that it does not fully understand; texts hold people's data
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL + 1)

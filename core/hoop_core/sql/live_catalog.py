@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from hoop_core.model import TableName
 from hoop_core.sql.catalog import Catalog, CatalogObject
@@ -26,6 +27,13 @@ class _Key:
     account: str
     role: str
     table: TableName
+
+
+class Catalogs(Protocol):
+    """The catalogs of all accounts."""
+
+    def of(self, account: str) -> LiveCatalog:
+        """The one of an account, by its key; without a key that of the default account."""
 
 
 class LiveCatalog:
@@ -52,6 +60,10 @@ class LiveCatalog:
         self._absent: OrderedDict[_Key, float] = OrderedDict()
         self._asking: dict[_Key, Lookup] = {}
         self._turns = LookupTurns()
+
+    def of(self, account: str) -> LiveCatalog:
+        """Itself: where there is one account, its catalog is the one of all."""
+        return self
 
     async def snapshot(
         self, tables: Iterable[TableName], role: str = "", caller: str = ""

@@ -7,6 +7,7 @@ Unquoted identifiers are stored in upper case, quoted ones as they are written
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -64,10 +65,13 @@ def stored(text: str) -> str:
     return parts[0] if parts is not None and len(parts) == 1 else text
 
 
-def resolve_parts(parts: tuple[str, ...], names: NameContext) -> TableName:
+def resolve_parts(
+    parts: tuple[str, ...], names: NameContext, *, metadata: Collection[str] = ()
+) -> TableName:
     """Full qualification of one to three folded parts against the session.
 
-    `db..table` has an empty middle part, which means PUBLIC.
+    `db..table` has an empty middle part, which means PUBLIC. `metadata` names the views of INFORMATION_SCHEMA
+    that may stand here.
     Raises StatementRefused: NO_CURRENT_SCHEMA, METADATA_OBJECT.
     """
     database, schema, name = ("", *parts)[-3:] if len(parts) >= 2 else ("", "", parts[0])
@@ -81,17 +85,19 @@ def resolve_parts(parts: tuple[str, ...], names: NameContext) -> TableName:
             "current database and schema.",
             "Write DATABASE.SCHEMA.TABLE, or connect with database and schema.",
         )
-    if table.schema == _METADATA_SCHEMA or table.database == _METADATA_DATABASE:
+    served = table.name in metadata and table.database != _METADATA_DATABASE
+    if (table.schema == _METADATA_SCHEMA and not served) or table.database == _METADATA_DATABASE:
         raise refuse(
             "METADATA_OBJECT",
             f"{table} holds metadata, histories or shared system data, which Hoop does not serve.",
-            "Use SHOW or DESCRIBE for names and columns.",
+            "Use SHOW or DESCRIBE for names and columns, or query COLUMNS, TABLES, VIEWS and SCHEMATA of the "
+            "database's INFORMATION_SCHEMA.",
         )
     return table
 
 
-def resolve(table: exp.Table, names: NameContext) -> TableName:
-    """The stored, fully qualified name of a table node. Raises StatementRefused."""
+def resolve(table: exp.Table, names: NameContext, *, metadata: Collection[str] = ()) -> TableName:
+    """The stored, fully qualified name of a table node; see `resolve_parts`. Raises StatementRefused."""
     if not isinstance(table.this, exp.Identifier):
         raise refuse(
             "INDIRECT_TABLE",
@@ -102,10 +108,10 @@ def resolve(table: exp.Table, names: NameContext) -> TableName:
     catalog, db = table.args.get("catalog"), table.args.get("db")
     if catalog:
         middle = "" if not db or (isinstance(db, exp.Identifier) and not db.this) else fold(db)
-        return resolve_parts((fold(catalog), middle, name), names)
+        return resolve_parts((fold(catalog), middle, name), names, metadata=metadata)
     if db:
-        return resolve_parts((fold(db), name), names)
-    return resolve_parts((name,), names)
+        return resolve_parts((fold(db), name), names, metadata=metadata)
+    return resolve_parts((name,), names, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)

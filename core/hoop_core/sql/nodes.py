@@ -6,6 +6,7 @@ Function nodes are not listed here: which functions may be called is decided on 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -380,13 +381,18 @@ def _parameter(node: exp.Expr, found: Found) -> None:
         )
 
 
+_BIND = re.compile(r"(?:[0-9]+|[A-Za-z_][A-Za-z0-9_]*)\Z")
+
+
 def _placeholder(node: exp.Expr, found: Found) -> None:
+    """`?`, `:1` and `:name` take values that the driver sends beside the text; variables of Snowflake Scripting,
+    which look alike, exist only inside its blocks. What stands for a table is refused as such."""
     this = node.args.get("this")
-    if this is not None and not str(this).isdigit():
+    if this is not None and _BIND.match(str(this)) is None:
         raise refuse(
             "SESSION_VARIABLE",
-            "A named variable (:name) belongs to Snowflake Scripting, which Hoop does not serve.",
-            "Use a bind variable (? or :1) for values.",
+            "A bind variable with an odd name may be something else to Snowflake.",
+            "Use a bind variable (?, :1 or :name) for values.",
         )
 
 

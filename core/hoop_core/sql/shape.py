@@ -159,6 +159,12 @@ def _create(tree: exp.Expr) -> Shape:
         "temporary": properties is not None
         and any(isinstance(p, exp.TemporaryProperty) for p in properties.expressions),
     }
+    if facts["temporary"] and facts["if_exists"]:
+        raise refuse(
+            "UNSERVED_STATEMENT",
+            "CREATE TEMPORARY TABLE IF NOT EXISTS is not served: what is there may be another table.",
+            "Leave IF NOT EXISTS out, or write CREATE OR REPLACE TEMPORARY TABLE.",
+        )
     kind = Kind.CREATE_TABLE if query is None else Kind.CREATE_TABLE_AS
     return Shape(kind, nodes.DEFINE, _target(tree.this), facts)
 

@@ -13,7 +13,9 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from hoop_core.model import TableName
-from hoop_core.sql.limits import SNOWFLAKE, Limits
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.limits import Limits
+from hoop_core.sql.metadata import NAMES as METADATA
 from hoop_core.sql.names import fold, resolve_parts
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.statement import Analysis, TableRef
@@ -116,7 +118,7 @@ def _on_the_tree(analysis: Analysis, inlines: Inlines) -> exp.Expr:
     for column in list(tree.find_all(exp.Column)):
         if column.args.get("db"):
             given = (column.args.get(p) for p in ("catalog", "db", "table"))
-            table = resolve_parts(tuple(fold(p) for p in given if p), names)
+            table = resolve_parts(tuple(fold(p) for p in given if p), names, metadata=METADATA)
             inlined = table in inlines
             for part, text in (("catalog", table.database), ("db", table.schema)):
                 column.set(part, None if inlined else exp.Identifier(this=text, quoted=True))

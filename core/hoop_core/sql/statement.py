@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from sqlglot import Token, exp
 from sqlglot.errors import ParseError, SqlglotError
 
-from hoop_core.model import NameContext, Statement, TableName
+from hoop_core.model import Kind, NameContext, Statement, TableName
 from hoop_core.sql import functions, nodes
 from hoop_core.sql.commands import Command, read_command
-from hoop_core.sql.limits import DEFAULT, SNOWFLAKE, Limits, Scan, scan
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.limits import DEFAULT, Limits, Scan, scan
+from hoop_core.sql.loading import Loading, written
+from hoop_core.sql.loading_reader import read_loading
+from hoop_core.sql.metadata import NAMES as METADATA
 from hoop_core.sql.names import fold, resolve, resolve_parts
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.shape import UNBOUNDED, Shape, shape_of
@@ -81,6 +85,10 @@ def analyse(sql: str, names: NameContext, limits: Limits = DEFAULT) -> Analysis:
 
     Raises StatementRefused; `reason` is one of the codes that the modules of `hoop_core.sql` name.
     """
+    sql = sql.removeprefix("\ufeff")  # editors put it before a file's first character
+    loading = read_loading(sql, names, limits)
+    if loading is not None:
+        return _of_loading(sql, loading, names)
     text = scan(sql, limits)
     try:
         command = read_command(text.tokens, names)
@@ -138,6 +146,22 @@ def _of_command(text: Scan, command: Command, names: NameContext) -> Analysis:
         fingerprint=fingerprint(text.canonical, names),
     )
     return Analysis(statement, reads, text, None, [], (), (), (), command)
+
+
+def _of_loading(sql: str, loading: Loading, names: NameContext) -> Analysis:
+    """What is executed is written from what was understood: its one piece is the whole text."""
+    writes = written(loading)
+    statement = Statement(
+        sql=sql,
+        kind=loading.kind,
+        names=names,
+        reads=(),
+        writes=writes,
+        functions=(),
+        facts=_NO_FACTS,
+        fingerprint=fingerprint(loading.sql, names),
+    )
+    return Analysis(statement, writes, Scan(sql, (), (loading.sql,)), None, [], (), (), ())
 
 
 def _of_tree(text: Scan, tree: exp.Expr, names: NameContext, limits: Limits) -> Analysis:
@@ -225,7 +249,9 @@ def _table_refs(
             if cte is not None:
                 nodes.only(node, "this alias joins laterals pivots sample")
                 continue
-        table = resolve(node, names)
+        # INFORMATION_SCHEMA may be looked at, and not copied into tables for others to read
+        readable = METADATA if shape.kind is Kind.SELECT else ()
+        table = resolve(node, names, metadata=readable)
         parts = [node.this, node.args.get("db"), node.args.get("catalog")]
         spots = [(nodes.place(p), _end(p)) for p in parts if p is not None and nodes.place(p) >= 0]
         if not spots or nodes.place(node.this) < 0:
@@ -310,5 +336,6 @@ def _qualified_columns(
         starts = [s for s in (nodes.place(catalog), nodes.place(db)) if s >= 0]
         if not starts or nodes.place(table) < 0:
             raise refuse("INDIRECT_NAME", "The place of a column name in the text is not known.")
-        found.append(QualifiedColumn(resolve_parts(parts, names), min(starts), nodes.place(table)))
+        of = resolve_parts(parts, names, metadata=METADATA)
+        found.append(QualifiedColumn(of, min(starts), nodes.place(table)))
     return tuple(found)

@@ -17,7 +17,8 @@ from sqlglot.errors import SqlglotError
 
 from hoop_core.errors import StatementRefused
 from hoop_core.model import TableName
-from hoop_core.sql.limits import SNOWFLAKE, Limits
+from hoop_core.sql.dialect import SNOWFLAKE
+from hoop_core.sql.limits import Limits
 from hoop_core.sql.refusals import refuse
 
 _GAP = re.compile(

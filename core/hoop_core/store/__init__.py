@@ -1,5 +1,5 @@
 """The store: SQLAlchemy tables, their migrations, and the transactions that every writer uses."""
 
-from hoop_core.store.store import Store
+from hoop_core.store.store import Lock, Store
 
-__all__ = ["Store"]
+__all__ = ["Lock", "Store"]

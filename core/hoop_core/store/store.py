@@ -3,6 +3,9 @@
 SQLite runs with WAL and synchronous=FULL: a commit that returned has reached the disk
 (https://sqlite.org/pragma.html#pragma_synchronous). Writers take the write lock at BEGIN, so that two
 of them never find out at COMMIT that they collided.
+
+PostgreSQL, for several replicas, runs its writers side by side (READ COMMITTED): what must not happen
+twice is a compare-and-set, or happens under a `Lock`. Readers see one moment (REPEATABLE READ).
 """
 
 from __future__ import annotations
@@ -10,31 +13,70 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from hoop_core.config import StoreSettings
 from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.store import postgres
+from hoop_core.store.postgres import Limits
 
-_WRITE = "hoop_write"
+WRITE = "hoop_write"
+"""The execution option of a transaction that will write."""
 _HINT = "Nothing was run. Check that the store is there, has space and may be written."
+
+
+class Lock(IntEnum):
+    """What one process at a time may do, of all that work on a PostgreSQL store."""
+
+    MIGRATION = 1
+    LOG = 2
 
 
 class Store:
     """One database. `write()` and `read()` give a connection inside a transaction."""
 
-    def __init__(self, url: str, *, busy_seconds: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, busy_seconds: float = 5.0, limits: Limits | None = None
+    ) -> None:
         try:
             self.url = make_url(url)
+            if self.url.drivername in {"postgres", "postgresql"}:
+                self.url = self.url.set(drivername=postgres.DRIVER)
             self.url.get_dialect()
         except SQLAlchemyError:
             raise ConfigError("The store's address is not a database URL.") from None
+        if self.url.drivername not in {"sqlite", "sqlite+pysqlite", postgres.DRIVER}:
+            raise ConfigError(
+                f"Hoop keeps its store in SQLite or PostgreSQL, not in {self.url.drivername}.",
+                "Set store.url to sqlite:///path/to/hoop.db or postgresql://user@host/database.",
+            )
+        self._limits = limits or Limits(lock=busy_seconds)
         self._file = self._sqlite_file()
         self._inode: int | None = None
-        self.engine = self._engine(busy_seconds)
+        self.engine = self._engine()
+
+    @classmethod
+    def of(cls, settings: StoreSettings) -> Store:
+        """Raises ConfigError. Nothing is connected yet."""
+        limits = Limits(
+            connect=settings.connect_seconds,
+            statement=settings.statement_seconds,
+            lock=settings.lock_seconds,
+            connections=settings.connections,
+        )
+        return cls(settings.url, limits=limits)
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes of other hosts can use this store."""
+        return self._file is None
 
     def _sqlite_file(self) -> Path | None:
         if self.url.get_backend_name() != "sqlite":
@@ -46,15 +88,10 @@ class Store:
             )
         return Path(self.url.database)
 
-    def _engine(self, busy_seconds: float) -> Engine:
+    def _engine(self) -> Engine:
         if self._file is None:
-            try:
-                return create_engine(self.url, pool_pre_ping=True)
-            except ModuleNotFoundError as e:
-                raise ConfigError(
-                    f"The store's driver {e.name!r} is not installed.", "Install it, or use SQLite."
-                ) from None
-        engine = create_engine(self.url, connect_args={"timeout": busy_seconds})
+            return postgres.make_engine(self.url, self._limits)
+        engine = create_engine(self.url, connect_args={"timeout": self._limits.lock})
 
         @event.listens_for(engine, "connect")
         def _pragmas(connection: Any, _record: Any) -> None:
@@ -64,16 +101,20 @@ class Store:
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
-            writing = connection.get_execution_options().get(_WRITE)
+            writing = connection.get_execution_options().get(WRITE)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
         return engine
 
     def migrate(self) -> None:
-        """Bring the schema to the newest version (Alembic). Raises StoreUnavailable."""
+        """Bring the schema to the newest version (Alembic), one process at a time.
+
+        Raises StoreUnavailable, and ConfigError for a store that Hoop cannot use.
+        """
         # Alembic takes 0.2 s to import; only a starting server needs it.
         from alembic import command  # noqa: PLC0415
         from alembic.config import Config  # noqa: PLC0415
+        from alembic.util import CommandError  # noqa: PLC0415
 
         config = Config()
         with resources.as_file(resources.files("hoop_core.store") / "migrations") as scripts:
@@ -84,10 +125,20 @@ class Store:
                     os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
                 with self.engine.connect() as connection:
                     config.attributes["connection"] = connection
+                    config.attributes["begun"] = self._begun_migration
                     command.upgrade(config, "head")
+            except CommandError as e:
+                raise ConfigError(
+                    f"The store cannot be brought to this version of Hoop: {_short(e)}.",
+                    "A newer Hoop has set it up: run that version, or restore an older store.",
+                ) from None
             except (SQLAlchemyError, OSError) as e:
                 raise StoreUnavailable(f"The store cannot be set up: {_short(e)}.", _HINT) from e
         self._inode = self._file.stat().st_ino if self._file else None
+
+    def _begun_migration(self, connection: Connection) -> None:
+        if self._file is None:
+            postgres.prepare_migration(connection, Lock.MIGRATION)
 
     def attach(self) -> None:
         """Use a store that a gateway has set up, without changing it. Raises StoreUnavailable."""
@@ -104,18 +155,41 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
+        """A transaction that sees the store as it was at its first query, and changes nothing."""
         with self._transaction(write=False) as connection:
             yield connection
 
+    def lock(self, connection: Connection, lock: Lock) -> None:
+        """Until the transaction of `write()` ends nobody else gets this lock.
+
+        On PostgreSQL a query that comes after this sees whatever earlier holders have written. On SQLite
+        a writer is alone anyhow.
+        """
+        if self._file is None:
+            postgres.lock(connection, lock)
+
+    def now(self, connection: Connection) -> datetime:
+        """The time by the one clock that all users of this store have in common."""
+        if self._file is not None:
+            return datetime.now(UTC)
+        now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return now.astimezone(UTC)
+
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
+        options: dict[str, Any] = {WRITE: write}
+        if self._file is None and not write:
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         try:
-            with (
-                self.engine.connect() as plain,
-                plain.execution_options(**{_WRITE: write}) as connection,
-                connection.begin(),
-            ):
-                yield connection
+            with self.engine.connect() as connection:
+                connection.execution_options(**options)
+                with connection.begin():
+                    yield connection
+                if write and self._file is None and postgres.doubtful(connection):
+                    raise StoreUnavailable(
+                        "The store did not wait for its standbys: what was written may get lost.",
+                        _HINT,
+                    )
         except (SQLAlchemyError, OSError) as e:
             doing = "written" if write else "read"
             raise StoreUnavailable(f"The store cannot be {doing}: {_short(e)}.", _HINT) from e

@@ -107,6 +107,21 @@ seen_tokens = Table(
     Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
+# Browsers on their way to an identity provider and back; whoever waits for one may reach another replica.
+browser_sign_ins = Table(
+    "browser_sign_ins",
+    metadata,
+    # SHA-256 of what travels with the browser, of the waiting program's proof key, of the token that it gets.
+    Column("handle", String(64), primary_key=True),
+    Column("proof_key", String(64), nullable=False),
+    Column("ticket", String(64), index=True, unique=True),
+    Column("port", Integer, nullable=False),
+    Column("provider", String(1024)),
+    Column("request", JSON(none_as_null=True)),
+    Column("identity", JSON(none_as_null=True)),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
 approvals = Table(
     "approvals",
     metadata,
@@ -164,5 +179,8 @@ leases = Table(
     Column("confirmed_at", UtcDateTime),
     Column("last_error", Text),
     Column("account", String(255), nullable=False, server_default=""),
+    # The replica that uses it. While `claimed_until` lies ahead, that replica is busy ending it.
     Column("owner", String(64), index=True),
+    Column("claimed_until", UtcDateTime),
+    Column("accessor", String(255), nullable=False, server_default=""),
 )

@@ -31,10 +31,16 @@ from hoop_core.errors import (
 )
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
-from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Lease, NameContext
-from hoop_core.records import error_json, identity_json
-from hoop_core.session import GuardedSession, QueryRequest, allowed_parameters, fold, run_context
+from hoop_core.session import (
+    GuardedSession,
+    QueryRequest,
+    allowed_parameters,
+    fold,
+    read_bindings,
+    run_context,
+)
+from hoop_core.signin.door import SignIn, TooManyFailures
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.store import Store
 from hoop_core.store.tables import sessions
@@ -58,12 +64,12 @@ class Api:
     def __init__(
         self,
         settings: GatewaySettings,
-        verifier: TokenVerifier,
+        sign_in: SignIn,
         store: Store,
         log: AuditLog,
         guard: Guard,
     ) -> None:
-        self._settings, self._verifier = settings, verifier
+        self._settings, self._sign_in = settings, sign_in
         self._store, self._log, self._guard = store, log, guard
         self._masking = MaskingExceptions(guard, log)
 
@@ -103,25 +109,16 @@ class Api:
             raise IdentityError(
                 "The request carries no token.", "Send `Authorization: Bearer <OIDC token>`."
             )
+        client = _client(request)
         try:
-            return await asyncio.to_thread(self._verifier.verify, token.strip())
-        except IdentityError as e:
-            await self._signin_refused(request, None, e)
+            proof = await self._sign_in.by_token(token.strip(), client)
+            if request.method != "GET":
+                # a token that counts once answers, or asks for, one thing
+                await self._sign_in.spend(proof, secrets.token_hex(16))
+            return proof.identity
+        except (IdentityError, TooManyFailures) as e:
+            await self._sign_in.refused(None, client, e)
             raise
-
-    async def _signin_refused(
-        self, request: Request, identity: Identity | None, error: HoopError
-    ) -> None:
-        entry = {
-            **error_json(error),
-            "identity": identity_json(identity) if identity else None,
-            "client": {
-                "application": "REST",
-                "path": request.url.path[:200],
-                "address": request.client.host if request.client else None,
-            },
-        }
-        await asyncio.to_thread(self._log.append, "signin.refused", entry)
 
     # ------------------------------------------------------------------ approvals
 
@@ -159,9 +156,10 @@ class Api:
             raise BadRequest("sql is missing.")
         context = body.get("context")
         try:
-            role = self._guard.policy.role_for(caller, fold(text_of(body, "role")))
-        except PolicyDenied as e:
-            await self._signin_refused(request, caller, e)
+            account = self._guard.choose_account(text_of(body, "account"))
+            role = self._guard.role_for(caller, fold(text_of(body, "role")), account)
+        except (PolicyDenied, IdentityError) as e:
+            await self._sign_in.refused(caller, _client(request), e)
             raise
         session = GuardedSession(
             id="ask_" + secrets.token_hex(12),
@@ -173,6 +171,7 @@ class Api:
             parameters=allowed_parameters(body.get("session_parameters")),
             opened_at=utc_now(),
             open_upstream=_never,
+            account=account,
         )
         query = QueryRequest(
             statement_id=str(uuid.uuid4()),
@@ -259,6 +258,15 @@ class Api:
         return await read_json(request, self._settings.max_body_bytes)
 
 
+def _client(request: Request) -> Json:
+    """Where a call comes from, for the log."""
+    return {
+        "application": "REST",
+        "path": request.url.path[:200],
+        "address": request.client.host if request.client else None,
+    }
+
+
 def _status(request: Request) -> ApprovalStatus | None:
     asked = request.query_params.get("status")
     if asked is not None and asked not in set(ApprovalStatus):
@@ -283,7 +291,7 @@ def _bindings(parameters: Any) -> Json | None:
     if parameters is None or parameters == []:
         return None
     if isinstance(parameters, dict):
-        return parameters
+        return read_bindings(parameters)
     if not isinstance(parameters, list):
         raise BadRequest("parameters must be a list of values or a driver's bindings.")
     return {str(n): _binding(v) for n, v in enumerate(parameters, start=1)}
@@ -315,6 +323,8 @@ def _problem(error: HoopError) -> JSONResponse:
             status = 404
         case ApprovalRefused():
             status = 409
+        case TooManyFailures():
+            status = 429
         case Unavailable():
             status = 503
         case Refused() if error.reason == "INTERNAL":

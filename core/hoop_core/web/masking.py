@@ -43,11 +43,13 @@ class MaskingExceptions:
         are in the log.
         """
         columns, span = _columns(body.get("columns")), _span(body.get("seconds"))
+        account = self._guard.choose_account(text_of(body, "account"))
         reason = (text_of(body, "reason", limit=_REASON_LIMIT) or "").strip()
         if not reason:
             raise BadRequest("A request needs a reason.", "Say in a sentence what it is for.")
         try:
-            return await self._ask(caller, columns, span, reason, fold(text_of(body, "role")))
+            role = fold(text_of(body, "role"))
+            return await self._ask(caller, columns, span, reason, role=role, account=account)
         except (PolicyDenied, ApprovalRefused) as e:
             entry = {
                 "kind": KIND,
@@ -64,10 +66,14 @@ class MaskingExceptions:
         columns: tuple[ColumnName, ...],
         span: timedelta,
         reason: str,
+        *,
         role: str | None,
+        account: str,
     ) -> Approval:
-        policy = self._guard.policy
-        bound = ExceptionBinding(caller, policy.role_for(caller, role), policy, columns, span)
+        policy = self._guard.policy.for_account(account)
+        bound = ExceptionBinding(
+            caller, policy.role_for(caller, role), policy, columns, span, account
+        )
         for name in columns:
             check_readable(policy, caller, name)
         await self._check_there(columns, bound)
@@ -79,7 +85,7 @@ class MaskingExceptions:
 
     async def _check_there(self, columns: Iterable[ColumnName], bound: ExceptionBinding) -> None:
         """Raises PolicyDenied for a column that does not exist: nobody is asked about a typing error."""
-        catalog = await self._guard.catalog.snapshot(
+        catalog = await self._guard.catalog.of(bound.account).snapshot(
             [c.table for c in columns], bound.role.snowflake_role, bound.identity.key
         )
         for name in columns:

@@ -210,15 +210,16 @@ class _Parser(TokenReader):
                 return Target(kind, self._name(2), scope.lower(), of)
         if self._take("NETWORK", "POLICY"):
             return Target(Kind.NETWORK_POLICY, self._name())
-        if self._take("FUNCTION"):
-            name = self._name(3)
-            self._types()
-            return Target(Kind.FUNCTION, name)
+        for kind in (Kind.FUNCTION, Kind.PROCEDURE):
+            if self._take(kind.value):
+                name = self._name(3)
+                self._types()
+                return Target(kind, name)
         word = self._peek()
         if word in _GRANTED:
             self._at += 1
             return Target(_GRANTED[word], self._name(3))
-        if word in ("STAGE", "PROCEDURE", "SEQUENCE", "INTEGRATION", "FILE"):
+        if word in ("STAGE", "SEQUENCE", "INTEGRATION", "FILE"):
             raise not_modelled(f"privileges ON {word}")
         return Target(Kind.TABLE, self._name(3))
 

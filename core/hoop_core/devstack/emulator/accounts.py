@@ -37,12 +37,15 @@ class Kind(StrEnum):
     USER = "USER"
     ROLE = "ROLE"
     FUNCTION = "FUNCTION"
+    PROCEDURE = "PROCEDURE"
     NETWORK_RULE = "NETWORK RULE"
     NETWORK_POLICY = "NETWORK POLICY"
     AUTHENTICATION_POLICY = "AUTHENTICATION POLICY"
 
 
-IN_SCHEMAS = (Kind.TABLE, Kind.FUNCTION, Kind.NETWORK_RULE, Kind.AUTHENTICATION_POLICY)
+IN_SCHEMAS = (
+    Kind.TABLE, Kind.FUNCTION, Kind.PROCEDURE, Kind.NETWORK_RULE, Kind.AUTHENTICATION_POLICY,
+)  # fmt: skip
 
 
 PRIVILEGES: dict[Kind, frozenset[str]] = {
@@ -66,8 +69,10 @@ PRIVILEGES: dict[Kind, frozenset[str]] = {
     Kind.SCHEMA: frozenset(
         {
             "CREATE AUTHENTICATION POLICY",
+            "CREATE FILE FORMAT",
             "CREATE FUNCTION",
             "CREATE NETWORK RULE",
+            "CREATE PROCEDURE",
             "CREATE STAGE",
             "CREATE TABLE",
             "CREATE VIEW",
@@ -82,6 +87,7 @@ PRIVILEGES: dict[Kind, frozenset[str]] = {
     Kind.USER: frozenset({"MONITOR"}),
     Kind.ROLE: frozenset(),
     Kind.FUNCTION: frozenset({"USAGE"}),
+    Kind.PROCEDURE: frozenset({"USAGE"}),
     Kind.NETWORK_RULE: frozenset(),
     Kind.NETWORK_POLICY: frozenset(),
     Kind.AUTHENTICATION_POLICY: frozenset(),

@@ -53,6 +53,7 @@ from hoop_core.devstack.emulator.governance_sql import (
 )
 from hoop_core.devstack.emulator.governing import Governing
 from hoop_core.devstack.emulator.granting import DONE, Granting
+from hoop_core.devstack.emulator.procedures import Call, CreateProcedure, Procedures
 from hoop_core.devstack.emulator.results import Table, status_table
 from hoop_core.devstack.emulator.sessions import (
     DEFAULTS,
@@ -93,6 +94,7 @@ class Administration:
         self._abort_queries = abort_queries
         self._granting = Granting(account)
         self._governing = Governing(account)
+        self._procedures = Procedures(account, self._as_owner)
 
     def run(self, statement: AccountStatement, session: Session) -> Table:
         """Raises SqlError."""
@@ -114,10 +116,22 @@ class Administration:
             SetAuthenticationPolicy: self._governing.set_authentication,
             CreateFunction: self._governing.create_function,
             DropFunction: self._governing.drop_function,
+            CreateProcedure: self._procedures.create,
+            Call: self._procedures.call,
         }
         with self._account.lock:
             roles = session.roles(self._account)
             return rules[type(statement)](statement, session, roles)
+
+    def _as_owner(
+        self, statement: AccountStatement, session: Session, roles: frozenset[str]
+    ) -> Table:
+        """What a procedure does with its owner's rights."""
+        if isinstance(statement, Drop):
+            return self._drop(statement, session, roles)
+        if isinstance(statement, Alter):
+            return self._alter(statement, session, roles)
+        raise not_modelled("this statement in a procedure")
 
     def _need_account(self, roles: frozenset[str], privilege: str) -> None:
         if not self._account.holds(roles, ACCOUNT, privilege):

@@ -46,6 +46,7 @@ from hoop_core.devstack.emulator.sessions import (
     parameter_value,
 )
 from hoop_core.devstack.emulator.signin import sign_in
+from hoop_core.devstack.emulator.stages import PATH as STAGES
 from hoop_core.devstack.emulator.storage import PATH, Storage
 
 SERVER_VERSION = "9.0.0 hoop-standin"
@@ -105,6 +106,9 @@ class Service:
                 get("/queries/{query_id}/result", self.result),
                 get("/monitoring/queries/{query_id}", self.monitor),
                 get(PATH + "/{query_id}/{index:int}", self._storage.chunk),
+                Route(
+                    STAGES + "/{stage}/{file:path}", self._executor.stages.upload, methods=["PUT"]
+                ),
                 post("/telemetry/send", self.telemetry),
             ]
         )
@@ -315,6 +319,9 @@ class Service:
         if query.outcome is None:
             return sql_failure(query.error or SqlError(*CANCELLED), query.id)
         base = str(request.base_url).rstrip("/")
+        if (put := query.outcome.put) is not None:
+            data = self._executor.stages.put_data(query.session, put, query.id, base)
+            return answer({**data, **query.outcome.final})
         return answer(self._result_data(query, query.outcome, base))
 
     def _in_progress(self, query: Query, code: str) -> Response:
@@ -339,7 +346,7 @@ class Service:
             "rowtype": [c.rowtype() for c in outcome.table.columns],
             **encoded.inline,
             "total": encoded.total,
-            "returned": encoded.returned,
+            "returned": encoded.total,
             "queryId": query.id,
             "databaseProvider": None,
             **outcome.final,

@@ -247,9 +247,11 @@ class _Planner:
         for action in tree.args.get("actions") or []:
             if isinstance(action, exp.AlterRename):
                 new = self._table(action.this)
-                if len(new.parts) > 1:
-                    raise not_modelled("ALTER TABLE … RENAME TO another schema")
                 old = self._name(table)
+                if len(new.parts) > 1 and self._name(new)[:2] != old[:2]:
+                    raise not_modelled("ALTER TABLE … RENAME TO another schema")
+                for part in ("db", "catalog"):  # the engine renames within a schema only
+                    new.set(part, None)
                 name = (old[0], old[1], stored(new.this))
                 self.plan.renamed = (old, name)
                 self.plan.needs.append(Need(name, CREATE_TABLE))

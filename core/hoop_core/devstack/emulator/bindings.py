@@ -10,10 +10,27 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from sqlglot import exp
+
 from hoop_core.devstack.emulator.errors import SqlError, bad_value, not_modelled
 
+Bindings = Mapping[str, Mapping[str, Any]]
 
-def bound_rows(bindings: Mapping[str, Mapping[str, Any]] | None) -> list[list[Any]]:
+
+def by_position(tree: exp.Expr, bindings: Bindings | None) -> tuple[exp.Expr, Bindings | None]:
+    """`:name` as `:1`, `:2`, ..., where the driver binds by name. Names are compared without their case."""
+    if not bindings or all(name.isdecimal() for name in bindings):
+        return tree, bindings
+    numbers = {name.upper(): str(i) for i, name in enumerate(bindings, 1)}
+
+    def numbered(node: exp.Expr) -> exp.Expr:
+        name = str(node.args.get("this") or "").upper() if isinstance(node, exp.Placeholder) else ""
+        return exp.Placeholder(this=numbers[name]) if name in numbers else node
+
+    return tree.transform(numbered), {numbers[n.upper()]: v for n, v in bindings.items()}
+
+
+def bound_rows(bindings: Bindings | None) -> list[list[Any]]:
     """The driver's positional `bindings`, as one row, or as many as an array binding has.
 
     Raises SqlError for anything but positions 1..n.
@@ -23,7 +40,7 @@ def bound_rows(bindings: Mapping[str, Mapping[str, Any]] | None) -> list[list[An
     try:
         columns = [bindings[str(i)] for i in range(1, len(bindings) + 1)]
     except KeyError:
-        raise not_modelled("named bindings") from None
+        raise not_modelled("bindings by name and by position together") from None
     if any(isinstance(c.get("value"), list) for c in columns):
         lists = [[_bound(c, v) for v in c["value"]] for c in columns]
         if len({len(items) for items in lists}) != 1:

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import fakesnow.transforms as fakesnow_transforms
 import pyarrow as pa
+from fakesnow import macros
 from fakesnow.conn import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
 from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
@@ -39,6 +40,7 @@ from hoop_core.devstack.emulator.errors import (
     syntax,
 )
 from hoop_core.devstack.emulator.results import Column, Table, column_of, table_of
+from hoop_core.sql.dialect import SNOWFLAKE
 
 Bindings = Sequence[Any]
 
@@ -95,6 +97,8 @@ class Engine:
     def __init__(self) -> None:
         self._fake = FakeSnow(create_database_on_connect=False, create_schema_on_connect=False)
         root = self._fake.duck_conn
+        # without a current database fakesnow's functions are looked for here
+        root.execute(macros.creation_sql("memory"))
         root.execute("SET GLOBAL enable_external_access = false")
         root.execute("SET GLOBAL autoinstall_known_extensions = false")
         root.execute("SET GLOBAL autoload_known_extensions = false")
@@ -304,6 +308,11 @@ def _counted(names: list[str], counts: list[int], type_id: int) -> Ran:
     return Ran(Table(columns, data), type_id, sum(counts))
 
 
+def inserted(count: int, type_id: int) -> Ran:
+    """The result of an INSERT that was not the engine's own."""
+    return _counted(["number of rows inserted"], [count], type_id)
+
+
 class Interrupted(Exception):
     """DuckDB stopped the statement because it was asked to."""
 
@@ -325,7 +334,7 @@ def _rollback(duck: duckdb.DuckDBPyConnection) -> None:
 def parse(sql: str) -> exp.Expr:
     """One data statement. Raises SqlError 001003."""
     try:
-        trees = [t for t in Snowflake().parse(sql) if t is not None]
+        trees = [t for t in SNOWFLAKE.parse(sql) if t is not None]
     except (ParseError, TokenError) as e:
         details = getattr(e, "errors", None) or [{}]
         near = str(details[0].get("highlight") or "")[:40]
@@ -333,6 +342,9 @@ def parse(sql: str) -> exp.Expr:
     trees = [t for t in trees if not isinstance(t, exp.Semicolon)]
     if len(trees) != 1:
         raise syntax("<EOF>")
+    for kind in trees[0].find_all(exp.DataType):
+        if kind.is_type("binary", "varbinary"):
+            kind.set("expressions", None)  # DuckDB's BLOB has no length
     return trees[0]
 
 

@@ -26,6 +26,8 @@ from hoop_core.devstack.emulator.history import History
 from hoop_core.devstack.emulator.performer import Performer
 from hoop_core.devstack.emulator.query import CANCELLED, Query
 from hoop_core.devstack.emulator.sessions import Session, Sessions, parameter_value
+from hoop_core.devstack.emulator.stages import Stages
+from hoop_core.devstack.emulator.staging import Staging
 from hoop_core.errors import where as went_through
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 _NO_TIMEOUT = 172_800
 _KEPT_BYTES = 512 * 1024 * 1024
 _KEPT_REQUESTS = 200
+_STAGE_URL_SECONDS = 3600
 _INTERRUPT_SECONDS = 0.01
 
 
@@ -47,7 +50,15 @@ class Executor:
         self._engine = engine
         self._history = history
         self.administration = Administration(account, sessions, engine, self.cancel_user)
-        self.performer = Performer(account, engine, history, self.administration, find=self.find)
+        self.stages = Stages(_STAGE_URL_SECONDS)
+        self.performer = Performer(
+            account,
+            engine,
+            history,
+            self.administration,
+            find=self.find,
+            staging=Staging(account, engine, self.stages),
+        )
         self._pool = ThreadPoolExecutor(32, "query")
         self._lock = threading.Lock()
         self._queries: OrderedDict[str, Query] = OrderedDict()
@@ -135,6 +146,8 @@ class Executor:
         """A log-out lets detached queries finish; a user who is gone leaves nothing behind."""
         if not session.user.usable():
             self.cancel_user(session.user)
+        self.stages.session_ended(session)
+        self.performer.temporary.session_ended(session)
         self._close_when_idle(session)
 
     def _close_when_idle(self, session: Session, finished: int = 0) -> None:

@@ -63,7 +63,7 @@ class Granting:
     def _resolved(self, target: Target, session: Session) -> Securable:
         """The object a grant names, qualified by the session's place."""
         name, c = target.name, session.connection
-        if target.kind in (Kind.SCHEMA, Kind.TABLE, Kind.FUNCTION):
+        if target.kind in (Kind.SCHEMA, Kind.TABLE, Kind.FUNCTION, Kind.PROCEDURE):
             place = [c.database, c.schema][: (1 if target.kind is Kind.SCHEMA else 2)]
             missing = len(place) + 1 - len(name)
             if missing > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,16 +15,21 @@ from hoop_core.devstack.emulator import (
     authorise,
     functions,
     governance_sql,
+    procedures,
+    shows,
+    stage_statements,
     statements,
     views,
 )
 from hoop_core.devstack.emulator import account_statements as given
+from hoop_core.devstack.emulator import local_time as zone
 from hoop_core.devstack.emulator.accounts import Account, Kind, Securable, User
 from hoop_core.devstack.emulator.administer import Administration
-from hoop_core.devstack.emulator.bindings import bound_rows
-from hoop_core.devstack.emulator.engine import Engine, Ran, parse
+from hoop_core.devstack.emulator.bindings import bound_rows, by_position
+from hoop_core.devstack.emulator.engine import Engine, Ran, inserted, parse
 from hoop_core.devstack.emulator.errors import SqlError, not_modelled
 from hoop_core.devstack.emulator.history import History
+from hoop_core.devstack.emulator.positions import name_positions
 from hoop_core.devstack.emulator.query import Outcome, Query
 from hoop_core.devstack.emulator.results import (
     Table,
@@ -34,11 +39,23 @@ from hoop_core.devstack.emulator.results import (
     text_table,
 )
 from hoop_core.devstack.emulator.sessions import Session
+from hoop_core.devstack.emulator.stages import PutAnswer
+from hoop_core.devstack.emulator.staging import Staging
+from hoop_core.devstack.emulator.temporary_tables import TemporaryTables
 
 SELECT, SESSION, USE, SHOW, DESCRIBE, DDL = 0x1000, 0x4100, 0x4300, 0x4400, 0x4500, 0x6000
 """Snowflake's statement type ids, which tell the drivers how to read an answer."""
 
 FindQuery = Callable[[str, User], Query]
+_STAGE_KINDS: dict[type, str] = {
+    stage_statements.MakeStage: "CREATE",
+    stage_statements.MakeFormat: "CREATE",
+    stage_statements.DropStage: "DROP",
+    stage_statements.Put: "PUT_FILES",
+    stage_statements.Copy: "COPY",
+    stage_statements.Infer: "SELECT",
+}
+"""As QUERY_HISTORY calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +76,15 @@ class Performer:
         administration: Administration,
         *,
         find: FindQuery,
+        staging: Staging,
     ) -> None:
         self._account = account
         self._engine = engine
         self._history = history
         self._administration = administration
         self._find = find
+        self.temporary = TemporaryTables(account, engine)
+        self._staging = staging
         self._local_time: dict[tuple[str, str, str], set[str]] = {}
 
     def perform(self, query: Query) -> Outcome:
@@ -72,8 +92,14 @@ class Performer:
         tokens = account_sql.tokens_of(query.sql)
         query.shown = statements.redacted(query.sql, tokens)
         self._one_statement(query, statements.count(tokens))
-        statement = governance_sql.parse(tokens) or account_sql.parse(tokens)
-        if statement is None:
+        statement = (
+            procedures.parse(tokens) or governance_sql.parse(tokens) or account_sql.parse(tokens)
+        )
+        connection = session.connection
+        staged = stage_statements.read(query.sql, connection.database, connection.schema)
+        if staged is not None:
+            perform = partial(self._stage_statement, query, staged)
+        elif statement is None:
             prepared = self._prepare(query, tokens)
             if prepared.wait and not query.body.get("describeOnly"):
                 query.cancelled.wait(prepared.wait)
@@ -120,11 +146,28 @@ class Performer:
             table = self._administration.run(statement, query.session)
         return self._outcome(query, Ran(table, type_id), rows_as="JSON")
 
+    def _stage_statement(self, query: Query, statement: stage_statements.StageStatement) -> Outcome:
+        session = query.session
+        query.kind = _STAGE_KINDS[type(statement)]
+        if query.body.get("describeOnly"):
+            return self._outcome(query, Ran(text_table(["status"], []), DDL), "JSON")
+        if isinstance(statement, stage_statements.Copy):
+            self._need_warehouse(session, session.roles(self._account))
+        done = self._staging.run(statement, session)
+        if isinstance(done, PutAnswer):
+            outcome = self._outcome(query, Ran(text_table(["status"], []), DDL), "JSON")
+            return replace(outcome, put=done)
+        infers = isinstance(statement, stage_statements.Infer)
+        rows_as = session.result_format(query.parameters) if infers else "JSON"
+        return self._outcome(query, Ran(done, SELECT if infers else DDL), rows_as, infers)
+
     # -- data statements ------------------------------------------------------------------------
     def _prepare(self, query: Query, tokens: list[Any]) -> _Prepared:
         words = [t.text.upper() for t in tokens[:2]]
         if words == ["START", "TRANSACTION"]:
             return _Prepared(exp.Transaction())
+        if (keys := shows.exported(query.sql, tokens)) is not None:
+            return _Prepared(keys)
         sql = query.session.connection.variables.inline_variables(query.sql)
         tree = parse(sql)
         if words[:1] == ["UNSET"]:
@@ -142,11 +185,13 @@ class Performer:
             ):
                 raise not_modelled("CALL")
         statements.name_columns(tree, sql)
+        tree = name_positions(tree)
         tree, wait = statements.take_waits(tree)
         return _Prepared(tree, wait)
 
     def _data_statement(self, query: Query, prepared: _Prepared) -> Outcome:
-        session, tree = query.session, prepared.tree
+        session = query.session
+        tree, makes_temporary = self.temporary.resolve(prepared.tree, session)
         connection = session.connection
         roles = session.roles(self._account)
         context = statements.Context(self._account, session, roles, query.sql)
@@ -162,7 +207,7 @@ class Performer:
         if prepared.plain:
             return self._outcome(query, self._engine.run(connection, tree, []), rows_as="JSON")
         plan = authorise.plan(tree, connection.database, connection.schema)
-        authorise.check(plan, self._account, roles)
+        authorise.check(plan, self._account, roles | {self.temporary.owner(session)})
         self._check_warehouse(plan, session, roles)
         if plan.history:
             self._history.flush()
@@ -182,21 +227,35 @@ class Performer:
             self._engine.commit_open(connection)
         if absent := self._absent(plan):
             return self._outcome(query, Ran(status_table(absent), DDL), rows_as="JSON")
+        if (listed := shows.shown(tree, context, self._engine.cursor)) is not None:
+            return self._outcome(query, Ran(listed, SHOW), rows_as="JSON")
         shown = statements.shown_kind(tree) if isinstance(tree, exp.Show) else None
-        bound = bound_rows(query.body.get("bindings"))
+        staged = str(query.body.get("bindStage") or "")
+        if staged:
+            if not isinstance(tree, exp.Insert):
+                raise not_modelled("staged values of anything but INSERT")
+            count = self._staging.insert(session, tree, staged)
+            ran = inserted(count, self._engine.type_id(tree))
+            return self._outcome(query, ran, rows_as="JSON", binds=_binds(tree))
+        tree, given = by_position(tree, query.body.get("bindings"))
+        bound = bound_rows(given)
         ran = self._engine.run(connection, views.for_engine(tree, place), bound, local_time)
+        told = zone.told(ran.table, tree, [n.on for n in plan.needs], self._local_time)
+        ran = replace(ran, table=told)
         if shown:
             seen = statements.narrow_show(ran.table, shown, context)
-            ran = Ran(self._completed(seen, shown, roles), SHOW)
-        self._settle(plan, tree, query)
+            ran = Ran(shows.in_order(self._completed(seen, shown, roles), tree), SHOW)
+        self._settle(plan, tree, query, self.temporary.owner(session) if makes_temporary else None)
         rows_as = session.result_format(query.parameters) if plan.query else "JSON"
         return self._outcome(query, ran, rows_as, plan.query, _binds(tree))
 
     def _check_warehouse(
         self, plan: authorise.Plan, session: Session, roles: frozenset[str]
     ) -> None:
-        if not plan.warehouse:
-            return
+        if plan.warehouse:
+            self._need_warehouse(session, roles)
+
+    def _need_warehouse(self, session: Session, roles: frozenset[str]) -> None:
         on = Securable(Kind.WAREHOUSE, (session.warehouse or "",))
         if session.warehouse is None or not self._account.holds(roles, on, "USAGE"):
             text = (
@@ -221,7 +280,9 @@ class Performer:
             return views.fill_views(table, self._account, roles)
         return views.fill_sizes(table, self._engine.sizes()) if shown == "TABLES" else table
 
-    def _settle(self, plan: authorise.Plan, tree: exp.Expr, query: Query) -> None:
+    def _settle(
+        self, plan: authorise.Plan, tree: exp.Expr, query: Query, owner: str | None = None
+    ) -> None:
         """What a successful DDL statement changes in the account."""
         account, session = self._account, query.session
         if plan.created is not None:
@@ -231,7 +292,9 @@ class Performer:
                 if views.is_view(tree):
                     columns = self._engine.columns(session.connection, [plan.created])
                     view = views.made(tree, query.sql, columns)
-                account.created(on, session.role, view)
+                account.created(on, owner or session.role, view)
+                if owner:
+                    self.temporary.made(session, plan.created)
                 self._local_time[plan.created] = statements.declared_local_time(tree)
         for name in plan.dropped:
             account.forget(Securable(Kind.TABLE, name))

@@ -13,6 +13,7 @@ from hoop_core.devstack.emulator.engine import Interrupted
 from hoop_core.devstack.emulator.errors import SqlError
 from hoop_core.devstack.emulator.results import Encoded, Table
 from hoop_core.devstack.emulator.sessions import ParameterValue, Session
+from hoop_core.devstack.emulator.stages import PutAnswer
 
 CANCELLED = ("000604", "57014", "SQL execution canceled")
 
@@ -28,6 +29,8 @@ class Outcome:
     binds: int
     final: Mapping[str, str | None]
     chunk_key: str = field(repr=False, default="")
+    put: PutAnswer | None = None
+    """Of a PUT: what its answer is made of."""
 
     @property
     def size(self) -> int:

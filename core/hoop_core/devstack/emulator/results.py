@@ -109,13 +109,13 @@ class Encoded:
 
     inline: dict[str, Any]
     total: int
-    returned: int
+    inline_rows: int
     chunks: tuple[Chunk, ...] = ()
 
     @property
     def size(self) -> int:
         inline = self.inline.get("rowsetBase64")
-        first = len(inline) if isinstance(inline, str) else 100 * self.returned
+        first = len(inline) if isinstance(inline, str) else 100 * self.inline_rows
         return first + sum(len(c.body) for c in self.chunks)
 
 

@@ -34,12 +34,14 @@ ParameterValue = str | int | bool
 DEFAULTS: dict[str, ParameterValue] = {
     "ABORT_DETACHED_QUERY": False,
     "AUTOCOMMIT": True,
+    "BINARY_INPUT_FORMAT": "HEX",
     "BINARY_OUTPUT_FORMAT": "HEX",
     "DATE_INPUT_FORMAT": "AUTO",
     "DATE_OUTPUT_FORMAT": "YYYY-MM-DD",
     "ERROR_ON_NONDETERMINISTIC_MERGE": True,
     "ERROR_ON_NONDETERMINISTIC_UPDATE": False,
     "GEOGRAPHY_OUTPUT_FORMAT": "GeoJSON",
+    "GEOMETRY_OUTPUT_FORMAT": "GeoJSON",
     "JSON_INDENT": 2,
     "LOCK_TIMEOUT": 43200,
     "MULTI_STATEMENT_COUNT": 1,
@@ -57,8 +59,11 @@ DEFAULTS: dict[str, ParameterValue] = {
     "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
     "TIMESTAMP_TZ_OUTPUT_FORMAT": "",
     "TIMEZONE": "Etc/UTC",
+    "TIME_INPUT_FORMAT": "AUTO",
     "TIME_OUTPUT_FORMAT": "HH24:MI:SS",
     "TRANSACTION_ABORT_ON_ERROR": False,
+    "TRANSACTION_DEFAULT_ISOLATION_LEVEL": "READ COMMITTED",
+    "TWO_DIGIT_CENTURY_START": 1970,
     "USE_CACHED_RESULT": True,
     "WEEK_OF_YEAR_POLICY": 0,
     "WEEK_START": 0,
@@ -81,6 +86,11 @@ DEFAULTS: dict[str, ParameterValue] = {
     "DOTNET_QUERY_RESULT_FORMAT": "JSON",
     "NODE_QUERY_RESULT_FORMAT": "JSON",
     "C_API_QUERY_RESULT_FORMAT": "ARROW",
+    "JDBC_FORMAT_DATE_WITH_TIMEZONE": False,
+    "JDBC_TREAT_DECIMAL_AS_INT": True,
+    "JDBC_TREAT_TIMESTAMP_NTZ_AS_UTC": False,
+    "JDBC_USE_SESSION_TIMEZONE": True,
+    "JS_TREAT_INTEGER_AS_BIGINT": False,
 }
 _FIXED: dict[str, tuple[ParameterValue, ...]] = {
     "QUOTED_IDENTIFIERS_IGNORE_CASE": (False,),
@@ -89,12 +99,18 @@ _FIXED: dict[str, tuple[ParameterValue, ...]] = {
     "ROWS_PER_RESULTSET": (0,),
     "WEEK_START": (0,),
     "WEEK_OF_YEAR_POLICY": (0,),
+    "BINARY_INPUT_FORMAT": ("HEX",),
     "BINARY_OUTPUT_FORMAT": ("HEX",),
+    "TIME_INPUT_FORMAT": ("AUTO",),
+    "TWO_DIGIT_CENTURY_START": (1970,),
 }
 """Parameters that exist, and whose other values the engine would silently ignore."""
 
 _FORMAT_OF_CLIENT = {
     "pythonconnector": "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT",
+    "pythonsnowpark": "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT",
+    "snowflakesqlalchemy": "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT",
+    "pdo": "C_API_QUERY_RESULT_FORMAT",
     "jdbc": "JDBC_QUERY_RESULT_FORMAT",
     "odbc": "ODBC_QUERY_RESULT_FORMAT",
     "go": "GO_QUERY_RESULT_FORMAT",
@@ -168,15 +184,9 @@ class Session:
         return primary | account.granted_to(self.user) if self.secondary else primary
 
     def result_format(self, statement: dict[str, ParameterValue]) -> str:
-        """ARROW or JSON: what this client's parameter says; the service picks by client."""
+        """ARROW or JSON: what this client's parameter says; an unknown client gets JSON."""
         name = _FORMAT_OF_CLIENT.get(self.application.lower())
-        if name is not None:
-            return str(self.parameter(name, statement))
-        for level in (statement, self.parameters):
-            for key, value in level.items():
-                if key.endswith("_QUERY_RESULT_FORMAT"):
-                    return str(value)
-        return "ARROW"
+        return "JSON" if name is None else str(self.parameter(name, statement))
 
 
 @dataclass(frozen=True, slots=True)

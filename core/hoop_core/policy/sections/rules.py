@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hoop_core.model import Kind, RoleBinding
+from hoop_core.model import Kind, RoleBinding, Scope
 from hoop_core.policy.condition_types import check_types
 from hoop_core.policy.conditions import Condition, ConditionError, compile_condition
 from hoop_core.policy.model import RoleRule, Rule, Then
@@ -20,7 +20,7 @@ from hoop_core.policy.sections.common import (
 from hoop_core.sql.names import stored
 from hoop_core.yaml_reader import Fields, Value
 
-ROLE_KEYS = ("groups", "vault_role", "snowflake_role", "warehouse", "accounts")
+ROLE_KEYS = ("groups", "vault_role", "snowflake_role", "warehouse", "scope", "accounts", "default")
 RULE_KEYS = ("name", "accounts", "groups", "kinds", "reads", "writes", "when", "then", "approval")
 WRITING = frozenset(
     {
@@ -46,8 +46,19 @@ def read_role(value: Value) -> RoleRule:
         vault_role=f["vault_role"].text("`vault_role`"),
         snowflake_role=stored(f["snowflake_role"].text("`snowflake_role`")),
         warehouse=warehouse,
+        scope=_scope(f["scope"]) if "scope" in f else Scope.SESSION,
     )
-    return RoleRule(frozenset(f["groups"].texts("`groups`")), binding, accounts(f), line=value.line)
+    return RoleRule(
+        frozenset(f["groups"].texts("`groups`")),
+        binding,
+        accounts(f),
+        default="default" in f and f["default"].truth("`default`"),
+        line=value.line,
+    )
+
+
+def _scope(value: Value) -> Scope:
+    return Scope(word(value, "`scope`", [s.value for s in Scope], kind="scope"))
 
 
 def rule_reader(tags: tuple[str, ...] = ()) -> Callable[[Value], Rule]:

@@ -1,0 +1,1 @@
+"""Signing in: one door for drivers, SQL API, REST and browsers."""

@@ -1,0 +1,213 @@
+"""Signing in with a browser: a program asks, a person proves at the identity provider, the program gets a token.
+
+The program waits on a port of its own host. It alone has the proof key, and only a browser on that host can
+bring it the token: neither is of use without the other. All steps may come to different replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+from hoop_core.errors import IdentityError, NotServed
+from hoop_core.http import BadRequest
+from hoop_core.identity.code_flow import CodeRequest, authorization_url, proof_of_code
+from hoop_core.identity.oidc import TokenVerifier
+from hoop_core.identity.proof import Proof, Use, identity_as_json, identity_from_json
+from hoop_core.identity.saml import SamlVerifier
+from hoop_core.identity.saml_request import authn_request_url
+from hoop_core.model import Identity, Json
+from hoop_core.store.sign_ins import Journey, Journeys
+
+START, OIDC_BACK, SAML_BACK = "/hoop/sso/start", "/hoop/sso/oidc", "/hoop/sso/saml"
+_PORTS = range(1024, 65_536)
+_PROOF_KEYS = range(32, 129)
+_LONGEST_HANDLE = 100
+_AGAIN = "Start the sign-in again in the program that you came from."
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A provider that a person may sign in with; `name` is its issuer or entity id."""
+
+    name: str
+
+
+class BrowserSignIn:
+    """Both ends of it: what the program asks for, and what the browser passes through."""
+
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        saml: SamlVerifier,
+        journeys: Journeys,
+        *,
+        public_url: str,
+        seconds: int,
+    ) -> None:
+        self._verifier, self._saml, self._journeys = verifier, saml, journeys
+        self._public_url, self._seconds = public_url.rstrip("/"), seconds
+        self.choices = tuple(
+            Choice(name)
+            for name in (
+                *(i.settings.issuer for i in verifier.issuers if i.settings.client_id),
+                *(p.settings.entity_id for p in saml.providers.values() if p.settings.sso_url),
+            )
+        )
+
+    # ------------------------------------------------------------------ the program
+
+    async def begin(self, port: object, proof_key: str | None = None) -> tuple[str, str]:
+        """The page that a browser has to open, and the proof key. Raises BadRequest, NotServed, Unavailable.
+
+        Of newer drivers the proof key is their own.
+        """
+        if not self.choices:
+            raise NotServed(
+                "No identity provider for browsers is configured here.",
+                "Connect with authenticator='oauth' and a token, or ask for `client_id` or `sso_url`.",
+            )
+        at = _port(port)
+        key = secrets.token_urlsafe(32) if proof_key is None else proof_key
+        if len(key) not in _PROOF_KEYS:
+            raise BadRequest("The proof key is too short or too long.")
+        handle = secrets.token_urlsafe(32)
+        await asyncio.to_thread(
+            self._journeys.begin, _digest(handle), _digest(key), at, self._seconds
+        )
+        return f"{self._public_url}{START}?{urlencode({'login': handle})}", key
+
+    def native(self, authenticator: str) -> Json:
+        """Where a driver that speaks with Okta itself has to go. Raises NotServed."""
+        for provider in self._saml.providers.values():
+            page = provider.settings.native_sso_url
+            if page and _place(page) == _place(authenticator):
+                scheme, host, port = _place(page)
+                shown = host if port is None else f"{host}:{port}"
+                return {
+                    "ssoUrl": page,
+                    "tokenUrl": f"{scheme}://{shown}/api/v1/authn",
+                    "proofKey": None,
+                }
+        raise NotServed(
+            "No identity provider at this address is configured here.",
+            "Ask for `saml.native_sso_url`, or connect with authenticator='externalbrowser'.",
+        )
+
+    async def redeem(self, ticket: str, proof_key: str) -> Proof:
+        """Who came back with this token, for the program that asked. Raises IdentityError."""
+        found = await asyncio.to_thread(self._journeys.by_ticket, _digest(ticket))
+        expected = found.proof_key if found else _digest("")
+        fits = hmac.compare_digest(expected, _digest(proof_key))
+        if found is None or found.identity is None or not fits:
+            raise IdentityError(
+                "The browser's sign-in is not known, is over, or was another program's.",
+                "Connect again.",
+            )
+        use = Use(_digest("ticket:" + ticket), found.expires_at)
+        return Proof(identity_from_json(found.identity), use)
+
+    # ------------------------------------------------------------------ the browser
+
+    async def leave(self, handle: str, chosen: str | None) -> str | None:
+        """Where the provider's page is; None when the person has to choose one first. Raises IdentityError."""
+        journey = await self._journey(handle)
+        if chosen is None and len(self.choices) != 1:
+            return None
+        name = self.choices[0].name if chosen is None else chosen
+        if name not in {c.name for c in self.choices}:
+            raise IdentityError("There is no such identity provider here.", _AGAIN)
+        issuer = self._verifier.issuer(name)
+        if issuer is not None:
+            request = CodeRequest.new()
+            await self._chosen(journey, name, request.as_json())
+            return await authorization_url(
+                issuer, request, state=handle, redirect_uri=self._public_url + OIDC_BACK
+            )
+        request_id = "_" + secrets.token_hex(20)
+        await self._chosen(journey, name, {"id": request_id})
+        return authn_request_url(self._saml.providers[name], request_id, handle)
+
+    async def back_with_code(self, answer: Mapping[str, str]) -> tuple[Identity, str]:
+        """From an OIDC issuer: who came back, and the address of the program that waits.
+
+        Raises IdentityError, Unavailable.
+        """
+        handle = answer.get("state", "")
+        journey = await self._journey(handle)
+        issuer = self._verifier.issuer(journey.provider or "")
+        if issuer is None or journey.request is None:
+            raise _unknown()
+        proof = await proof_of_code(
+            self._verifier,
+            issuer,
+            CodeRequest.from_json(journey.request),
+            answer,
+            redirect_uri=self._public_url + OIDC_BACK,
+        )
+        return await self._arrived(journey, proof.identity)
+
+    async def back_with_response(self, response: str, handle: str) -> tuple[Proof, Journey]:
+        """From a SAML provider: who came back; `arrive` has to follow. Raises IdentityError, Unavailable."""
+        journey = await self._journey(handle)
+        if journey.request is None or "id" not in journey.request:
+            raise _unknown()
+        proof = await self._saml.verify(response, answers=str(journey.request["id"]))
+        if proof.identity.issuer != journey.provider:
+            raise IdentityError("The answer is of another identity provider.", _AGAIN)
+        return proof, journey
+
+    async def arrive(self, journey: Journey, identity: Identity) -> str:
+        """The address of the program that waits. Raises IdentityError when somebody was faster."""
+        return (await self._arrived(journey, identity))[1]
+
+    async def _arrived(self, journey: Journey, identity: Identity) -> tuple[Identity, str]:
+        ticket = secrets.token_urlsafe(32)
+        done = await asyncio.to_thread(
+            self._journeys.arrive, journey.handle, identity_as_json(identity), _digest(ticket)
+        )
+        if not done:
+            raise _unknown()
+        # Only ever to the host that the browser runs on (RFC 8252 section 7.3).
+        return identity, f"http://localhost:{journey.port}/?{urlencode({'token': ticket})}"
+
+    async def _chosen(self, journey: Journey, provider: str, request: Json) -> None:
+        if not await asyncio.to_thread(self._journeys.choose, journey.handle, provider, request):
+            raise _unknown()
+
+    async def _journey(self, handle: str) -> Journey:
+        if not 0 < len(handle) <= _LONGEST_HANDLE:
+            raise _unknown()
+        found = await asyncio.to_thread(self._journeys.by_handle, _digest(handle))
+        if found is None:
+            raise _unknown()
+        return found
+
+
+def _unknown() -> IdentityError:
+    return IdentityError("This sign-in is not known, or took too long.", _AGAIN)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _port(given: object) -> int:
+    """The port on which the program waits: a text of digits, as drivers send it. Raises BadRequest."""
+    text = str(given) if isinstance(given, (str, int)) and not isinstance(given, bool) else ""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) in _PORTS):
+        raise BadRequest("BROWSER_MODE_REDIRECT_PORT must be a port from 1024 to 65535.")
+    return int(text)
+
+
+def _place(url: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        return "", "", None

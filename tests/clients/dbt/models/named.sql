@@ -1,0 +1,2 @@
+select s.*, r.name as region
+from {{ ref('spend') }} s cross join {{ ref('regions') }} r
