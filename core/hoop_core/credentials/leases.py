@@ -148,6 +148,7 @@ class LeaseKeeper:
             raise _in_time(e) from None
         self.held[draft.lease.lease_id] = draft.lease
         minting: asyncio.Task[Lease] | None = None
+        on_record = draft.lease
         try:
             await asyncio.to_thread(self.ledger.asked, draft.lease)
             minting = self._spawn(self.minter.mint(draft))
@@ -155,30 +156,30 @@ class LeaseKeeper:
                 lease = await asyncio.shield(minting)
             self.held[lease.lease_id] = lease
             await asyncio.to_thread(self.ledger.minted, draft.lease, lease)
+            on_record = lease
             await self._check_name(lease)
         except BaseException as e:
             self.counters.mint_failures += 1
-            self._spawn(self._undo(draft.lease, minting))
+            self._spawn(self._undo(on_record, minting))
             raise _in_time(e) from None
         self.held.pop(draft.lease.lease_id, None)
         self.counters.minted += 1
         return lease
 
-    async def _undo(self, draft: Lease, minting: asyncio.Task[Lease] | None) -> None:
+    async def _undo(self, on_record: Lease, minting: asyncio.Task[Lease] | None) -> None:
         """End what came, or may have come, of a try that failed; after it has come to its end.
 
-        The observer's own is left to the sweeper: to look whether it is gone would take an observer.
+        `on_record` is the draft until the store knows the lease. The observer's own draft is left to the
+        sweeper: to look whether it is gone would take an observer.
         """
         if minting is not None:
             await asyncio.wait({minting})
             if not minting.cancelled() and minting.exception() is None:
                 lease = minting.result()
-                with suppress(HoopError):  # under whatever name it is on record
-                    await self.minter.revoke(lease)
-                if not await self.end(lease, alive=None):
-                    await self._end_draft(draft)
-                return
-        await self._end_draft(draft)
+                if lease.lease_id != on_record.lease_id:
+                    with suppress(HoopError):
+                        await self.minter.revoke(lease)
+        await self._end_draft(on_record)
 
     async def _end_draft(self, draft: Lease) -> None:
         if draft.session_id != OBSERVER_SESSION:
