@@ -194,7 +194,7 @@ def test_what_reaches_data_network_session_or_account_is_refused(call: str) -> N
         "BIND_VALUES('x')",
         "TAG_REFERENCES('t', 'table')",
         "GET_QUERY_OPERATOR_STATS('x')",
-        "INFER_SCHEMA(LOCATION => '@s', FILE_FORMAT => 'f')",
+        "INFER_SCHEMA(LOCATION => '@s', FILE_FORMAT => 'f', LIMIT => 9)",
         "VALIDATE(t, JOB_ID => '_last')",
         "SEARCH_OPTIMIZATION_HISTORY()",
         "EXPLAIN_JSON('x')",

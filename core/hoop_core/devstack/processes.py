@@ -7,6 +7,7 @@ so a stop can reach all of a part's descendants and never anything else.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -37,11 +38,22 @@ class PartFailed(Unavailable):
 
 
 def free_port() -> int:
-    """A loopback TCP port that is free now. A part that finds it taken fails, and says so."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that is free now. A part that finds it taken fails, and says so.
+
+    Chosen below the ports that systems give to outgoing connections (from 32768 on Linux): one of those
+    could be taken by any client in the seconds before the part listens.
+    """
+    for port in random.sample(range(15_000, 30_000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable(
+        "No free TCP port was found on the loopback address between 15000 and 30000.",
+        "Stop what listens there.",
+    )
 
 
 def tail(log: Path, lines: int = 20) -> str:
