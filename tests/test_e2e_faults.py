@@ -106,7 +106,7 @@ def test_with_the_identity_provider_stopped_only_known_keys_serve(own: DevStack)
     agent(own).close()
     own.stop_openbao()
     agent(own).close()
-    with pytest.raises(DatabaseError, match="does not publish|cannot be fetched"):
+    with pytest.raises(DatabaseError, match=r"does not publish|cannot be fetched"):
         agent(own, token=under_another_key(known))
 
 
