@@ -22,6 +22,10 @@ import httpx
 
 Route = tuple[str, str]
 """Method and path as it is written down, with `{...}` for what changes."""
+ADMIN: tuple[Route, ...] = (("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"))
+"""Served at a port of their own, and never by the gateway's."""
+HELD = "UPDATE PROD.FEATURES.CHURN_STAGING SET SCORE = 1"
+"""A statement that waits for two persons, one more than the fuzzer speaks for."""
 
 _SQL = [
     "SELECT 1",
@@ -34,7 +38,9 @@ _SQL = [
     "BEGIN",
     "ROLLBACK",
     "INSERT INTO PROD.FEATURES.NOWHERE SELECT 1",
+    HELD,
     "PUT file:///tmp/x @~",
+    "DESCRIBE RESULT LAST_QUERY_ID()",
     "SELECT $1 FROM VALUES (1), (2)",
     "CALL nothing()",
     "SELECT 1; SELECT 2",
@@ -45,10 +51,20 @@ _ODD: list[Any] = [
     "é" * 50, "\u202e", "'", '"', "--", "/*", "%s", "%00", "../..", "${jndi:x}", "{{7*7}}", [], {},
     [[]], [None], {"": None}, "a" * 5000, "0" * 400, "NaN", "null", "true", "1e999",
 ]  # fmt: skip
+_QUERY: dict[str, list[str]] = {
+    "/session": ["requestId", "roleName", "warehouse", "delete", "databaseName", "request_guid"],
+    "/queries": ["requestId", "retryCount", "clientStartTime", "disableOfflineChunks"],
+    "/api": ["requestId", "async", "partition", "nullable", "retry", "pageSize"],
+    "/hoop/v1": ["status", "dag_id", "run_id", "task_id", "max_rows"],
+    "/hoop/sso": ["login", "provider", "code", "state", "error", "iss", "RelayState"],
+    "/console": ["proof_key", "browser_mode_redirect_port", "login_name"],
+}
+_LIKELY = ["true", "false", "0", "1", "2", "pending", "approved", "443", "x"]
 _HEADERS = [
     "authorization", "content-type", "accept", "content-encoding", "x-forwarded-for", "traceparent",
     "x-hoop-chunk", "x-hoop-forwarded-to", "cookie", "expect", "range", "if-none-match", "te",
     "x-snowflake-authorization-token-type", "accept-encoding", "forwarded", "origin", "baggage",
+    "snowflake-account", "x-snowflake-context", "x-amz-meta-sfc-digest", "content-md5",
 ]  # fmt: skip
 
 
@@ -65,8 +81,10 @@ class Finding:
 @dataclass(slots=True)
 class Fuzzer:
     url: str
+    admin: str
     routes: Sequence[Route]
-    token: Callable[[], str]
+    tokens: Callable[[], Sequence[str]]
+    """Of several callers; the first one's are used most."""
     seed: int
     requests: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
@@ -74,10 +92,24 @@ class Fuzzer:
     findings: list[Finding] = field(default_factory=list)
     _random: random.Random = field(init=False)
     _handles: list[tuple[str, str]] = field(default_factory=list)
-    _ids: list[str] = field(default_factory=list)
+    _ids: dict[str, list[str]] = field(default_factory=dict)
+    """What answers called things, by the part of the address that takes such a name."""
+    _families: list[list[Route]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        by_name: dict[str, list[Route]] = {}
+        for route in (*self.routes, *ADMIN):
+            by_name.setdefault(_family(route[1]), []).append(route)
+        self._families = list(by_name.values())
+
+    def _route(self) -> Route:
+        """Any family of addresses as often as any other, however many addresses it has."""
+        return self._random.choice(self._random.choice(self._families))
+
+    def _token(self) -> str:
+        first, *others = self.tokens()
+        return first if self._random.random() < 0.7 or not others else self._random.choice(others)
 
     def run(self, seconds: float) -> None:
         """Ask for so long. A step in twenty speaks to the socket itself."""
@@ -101,7 +133,7 @@ class Fuzzer:
         return {
             "data": {
                 "AUTHENTICATOR": "OAUTH",
-                "TOKEN": self.token(),
+                "TOKEN": self._token(),
                 "CLIENT_APP_ID": "fuzzer",
                 "SESSION_PARAMETERS": {"QUERY_TAG": "x"},
             }
@@ -111,14 +143,15 @@ class Fuzzer:
 
     def _ask(self, http: httpx.Client) -> None:
         rnd = self._random
-        method, path = rnd.choice(self.routes)
+        method, path = self._route()
         if rnd.random() < 0.05:
             method = rnd.choice(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"])
         target = self._target(path)
         headers = self._headers(path)
         body = self._body(path, headers) if method in {"POST", "PUT", "PATCH"} else None
         try:
-            request = http.build_request(method, target, headers=headers, content=body)
+            base = self.admin if (method, path) in ADMIN else ""
+            request = http.build_request(method, base + target, headers=headers, content=body)
         except (httpx.InvalidURL, UnicodeEncodeError, ValueError, TypeError):
             return  # the client itself would not send it
         try:
@@ -132,26 +165,32 @@ class Fuzzer:
 
     def _target(self, path: str) -> str:
         rnd = self._random
-        parts = [self._part() if p.startswith("{") else p for p in path.split("/")]
-        target = "/".join(parts)
+        known = self._ids.get(_named(path), [])
+        target = "/".join(self._part(known) if p.startswith("{") else p for p in path.split("/"))
         if rnd.random() < 0.03:
             target = rnd.choice(["/", "//"]) + target
         if rnd.random() < 0.03:
             target += rnd.choice(["/", "/..", "%00", ";a", "%2f", "?", "/x"])
         if rnd.random() < 0.5:
-            keys = ["requestId", "roleName", "warehouse", "delete", "status", "dag_id", "partition",
-                    "databaseName", "async", "retryCount", "nullable", "max_rows"]  # fmt: skip
-            query = "&".join(
-                f"{rnd.choice(keys)}={httpx.QueryParams({'x': str(self._value())})['x']}"
-                for _ in range(rnd.randint(1, 3))
-            )
-            target += "?" + "".join(c for c in query if c.isprintable() and c not in "# ")
+            target += "?" + self._query(path)
         return target
 
-    def _part(self) -> str:
+    def _query(self, path: str) -> str:
         rnd = self._random
-        if self._ids and rnd.random() < 0.5:
-            return rnd.choice(self._ids)
+        keys = _QUERY.get(_family(path)) or [k for some in _QUERY.values() for k in some]
+        pairs = []
+        for _ in range(rnd.randint(1, 3)):
+            value = rnd.choice(_LIKELY) if rnd.random() < 0.6 else str(self._value())
+            pairs.append(f"{rnd.choice(keys)}={httpx.QueryParams({'x': value})['x']}")
+        return "".join(c for c in "&".join(pairs) if c.isprintable() and c not in "# ")
+
+    def _part(self, known: Sequence[str]) -> str:
+        rnd = self._random
+        if known and rnd.random() < 0.7:
+            return rnd.choice(known)
+        others = [name for names in self._ids.values() for name in names]
+        if others and rnd.random() < 0.3:
+            return rnd.choice(others)
         odd = ["0", "1", "-1", "x", "apr_x", "ses_x", "9" * 50, "a" * 300, "None", "true"]
         return rnd.choice(odd)
 
@@ -160,13 +199,13 @@ class Fuzzer:
         headers = {"content-type": "application/json"}
         roll = rnd.random()
         if roll < 0.8 and (path.startswith("/hoop/v1") or path.startswith("/api")):
-            headers["authorization"] = f"Bearer {self.token()}"
+            headers["authorization"] = f"Bearer {self._token()}"
         elif roll < 0.8:
             token, master = rnd.choice(self._handles)
             wants_master = "token-request" in path
             headers["authorization"] = f'Snowflake Token="{master if wants_master else token}"'
         elif roll < 0.9:
-            token = self.token()
+            token = self._token()
             at = rnd.randrange(len(token))
             headers["authorization"] = f"Bearer {token[:at]}{rnd.choice('Aa.-_')}{token[at + 1 :]}"
         for _ in range(rnd.choice([0, 0, 0, 1, 2])):
@@ -176,6 +215,10 @@ class Fuzzer:
 
     def _body(self, path: str, headers: dict[str, str]) -> bytes:
         rnd = self._random
+        if path.startswith("/hoop/sso") and rnd.random() < 0.8:
+            headers["content-type"] = "application/x-www-form-urlencoded"
+            page = base64.b64encode(str(self._value()).encode("utf-8", "replace")).decode()
+            return f"SAMLResponse={page}&RelayState={self._part([])}".encode()
         wanted = self._mutated(self._base(path)) if rnd.random() < 0.85 else self._value()
         try:
             body = json.dumps(wanted).encode("utf-8", "surrogatepass")
@@ -207,6 +250,10 @@ class Fuzzer:
             return {"sql": sql, "verdict": "approve", "reason": "x", "parameters": [1, "a", None],
                     "context": {"orchestrator": "airflow"}, "database": "PROD"}  # fmt: skip
         if path.startswith("/api"):
+            if rnd.random() < 0.05:
+                sql = "SELECT CUSTOMER_ID, EMAIL FROM PROD.CRM.CUSTOMERS"  # several partitions
+            elif sql == HELD:
+                sql = "SELECT 1"  # a request that waits for people would hold up the fuzzer, too
             return {"statement": sql, "database": "PROD", "schema": "CRM", "timeout": 5,
                     "bindings": {"1": {"type": "FIXED", "value": "1"}}, "parameters": {}}  # fmt: skip
         return {
@@ -252,7 +299,7 @@ class Fuzzer:
     def _raw(self) -> None:
         """Bytes that are nearly a request; any end of it is right, save an error of ours."""
         rnd = self._random
-        method, path = rnd.choice(self.routes)
+        method, path = rnd.choice(self.routes)  # those of the other port are asked by HTTP only
         body = json.dumps(self._base(path)).encode()
         head = f"{method} {self._target(path)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         raw = bytearray(
@@ -305,14 +352,41 @@ class Fuzzer:
 
     def _learn(self, told: Any) -> None:
         """Ids that came back, to be asked for again."""
-        if not isinstance(told, dict):
-            return
-        data = told.get("data")
-        for holder in (told, data if isinstance(data, dict) else {}):
-            for key in ("queryId", "id", "statementHandle", "approval"):
-                if isinstance(holder.get(key), str):
-                    self._ids = [*self._ids[-50:], holder[key]]
+        for holder in _objects(told):
+            for key, family in _NAMES.items():
+                name = holder.get(key)
+                if isinstance(name, str):
+                    kind = _PREFIXES.get(name[:4], family) if key == "id" else family
+                    self._ids[kind] = [*self._ids.get(kind, [])[-20:], name]
 
     def _found(self, what: str, request: httpx.Request, answer: str) -> None:
         sent = f"{request.method} {request.url} {dict(request.headers)} {request.content[:800]!r}"
-        self.findings.append(Finding(what, sent.replace(self.token(), "<token>"), answer))
+        for token in self.tokens():
+            sent = sent.replace(token, "<token>")
+        self.findings.append(Finding(what, sent, answer))
+
+
+_NAMES = {"statementHandle": "/api", "queryId": "/queries", "approval": "approvals", "id": ""}
+_PREFIXES = {"apr_": "approvals", "ses_": "sessions"}
+_KINDS = {"approvals": "approvals", "masking-exceptions": "approvals", "sessions": "sessions"}
+
+
+def _named(path: str) -> str:
+    """Which of the learnt names belong into an address."""
+    parts = path.split("/")
+    return next((kind for part, kind in _KINDS.items() if part in parts), _family(path))
+
+
+def _family(path: str) -> str:
+    for prefix in _QUERY:
+        if path == prefix or path.startswith(prefix + "/"):
+            return prefix
+    return "/queries" if path.startswith("/monitoring") else "/"
+
+
+def _objects(told: Any) -> list[dict[str, Any]]:
+    """An answer's JSON object, and those right below it."""
+    if not isinstance(told, dict):
+        return []
+    below = [v for value in told.values() for v in (value if isinstance(value, list) else [value])]
+    return [told, *(v for v in below[:10] if isinstance(v, dict))]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, event, insert, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, insert, select
 
 from hoop_core.audit import merkle
 from hoop_core.audit.checkpoint import LogKey, load_or_create_key, open_checkpoint, open_note
@@ -126,6 +125,17 @@ def test_the_key_file_is_private_and_stays_the_same(tmp_path: Path) -> None:
     assert "PRIVATE" not in repr(first) and "private" not in repr(first)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o606])
+def test_a_key_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "log.key"
+    load_or_create_key(file, "test/log")
+    file.chmod(0o440)  # as Kubernetes mounts it for a group
+    load_or_create_key(file, "test/log")
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match="open to other users"):
+        load_or_create_key(file, "test/log")
+
+
 def test_an_origin_with_white_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         load_or_create_key(tmp_path / "k", "a b")
@@ -152,9 +162,13 @@ def _waiting_at_once(log: AuditLog, *entries: tuple[str, object]) -> dict[str, o
     return ended
 
 
-def test_entries_that_wait_are_written_in_one_transaction(log: AuditLog, store: Store) -> None:
-    begun = []
-    event.listen(store.engine, "begin", lambda _: begun.append(1))
+def test_entries_that_wait_are_written_in_one_transaction(
+    log: AuditLog, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    plainly, changing = Store.write_plainly, Store.write
+    monkeypatch.setattr(Store, "write_plainly", lambda s: begun.append(1) or plainly(s))
+    monkeypatch.setattr(Store, "write", lambda s: begun.append(1) or changing(s))
     ended = _waiting_at_once(log, *((f"k{n}", {"n": n}) for n in range(20)))
     assert sorted(ended.values()) == list(range(20))  # type: ignore[type-var]
     assert len(begun) == 1
@@ -179,12 +193,26 @@ def test_changes_of_a_refused_entry_are_undone_also_in_company(log: AuditLog, st
 
 
 def test_all_that_wait_hear_when_the_store_is_gone(log: AuditLog, store: Store) -> None:
-    def broken(_: Connection) -> None:
-        raise OperationalError("", None, OSError("gone"))
+    def rename(old: str, new: str) -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
-    event.listen(store.engine, "commit", broken)
+    rename("log_entries", "away")
     ended = _waiting_at_once(log, ("a", {}), ("b", {}))
+    rename("away", "log_entries")
     assert all(isinstance(e, StoreUnavailable) for e in ended.values())
     assert ended["a"] is not ended["b"]
-    event.remove(store.engine, "commit", broken)
     assert list(log.entries()) == []
+    assert log.append("c", {}) == 0
+
+
+def test_an_entry_reads_the_same_whichever_way_it_was_written(log: AuditLog) -> None:
+    content = {"text": "ü \U0001f600 \\ ' \"", "n": 1.5, "none": None}
+    log.append("kind", content, session_id="s")
+    log.append("kind", lambda _: content, session_id="s")
+    plain, changed = log.entries()
+    for entry in (plain, changed):
+        told = json.loads(entry.text)
+        assert told["data"] == content and told["session"] == "s"
+        assert entry.leaf == merkle.leaf_hash(entry.text.encode())
+    assert (plain.seq, changed.seq) == (0, 1)

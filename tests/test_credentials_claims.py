@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -73,13 +75,26 @@ def test_a_claim_runs_out(store: Store, log: AuditLog) -> None:
     a, b = ledger(store, log, "rep_a"), ledger(store, log, "rep_b")
     left = minted(a)
     a.ending(left, None)
-    assert due(b, "rep_b") == []
+    both = "rep_a", "rep_b"
+    assert due(b, *both, force=True) == []
     with pytest.raises(NotOurs):
-        b.ending(left, ["rep_b"])
+        b.ending(left, both)
     with store.write() as connection:
         connection.execute(update(leases).values(claimed_until=NOW - timedelta(seconds=1)))
+    assert due(b, *both, force=True) == [left.lease_id]
+    b.ending(left, both)
+
+
+def test_the_claim_of_a_process_that_died_while_ending_holds_up_nobody(
+    store: Store, log: AuditLog
+) -> None:
+    left = minted(ledger(store, log, "rep_dead"))
+    ledger(store, log, "rep_dead").ending(left, None)
+    b = ledger(store, log, "rep_b")
     assert due(b, "rep_b") == [left.lease_id]
     b.ending(left, ["rep_b"])
+    with pytest.raises(NotOurs):
+        ledger(store, log, "rep_c").ending(left, ["rep_b", "rep_c"])
 
 
 def test_a_failed_try_gives_the_claim_back_and_a_person_may_take_it(
@@ -95,6 +110,19 @@ def test_a_failed_try_gives_the_claim_back_and_a_person_may_take_it(
     b.ending(left, ["rep_a", "rep_b"])
     with pytest.raises(NotOurs):
         a.ending(left, None)
+
+
+def test_a_user_that_others_are_ending_serves_no_session(store: Store, log: AuditLog) -> None:
+    """As when this process stood still, and the others took it for dead: its pool knows nothing of it."""
+    a, b = ledger(store, log, "rep_a"), ledger(store, log, "rep_b")
+    waiting = minted(a)
+    b.ending(waiting, ["rep_b"])
+    with pytest.raises(NotOurs):
+        a.assigned(replace(waiting, session_id="s2"))
+    b.ended(waiting, "show_users")
+    with pytest.raises(NotOurs):
+        a.assigned(replace(waiting, session_id="s2"))
+    assert "credential.assigned" not in [json.loads(e.text)["kind"] for e in log.entries()]
 
 
 def test_a_restarted_process_of_the_same_name_takes_its_predecessors_at_once(

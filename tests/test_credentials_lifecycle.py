@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hoop_core.cli.credentials import app
+from hoop_core.credentials.minting import VAULT_FAULT
 from hoop_core.credentials.pool import WarmPool
 from hoop_core.errors import (
     HoopError,
@@ -105,6 +106,57 @@ def test_the_log_tells_the_whole_life_and_names_the_account(
         assert "PRIVATE" not in str(entries)
 
     run_in_world(stack, tmp_path, test, backend)
+
+
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_a_mint_that_fails_inside_vault_is_tried_once_more_with_another_name(
+    stack: DevStack, behind: Behind, left: Callable[[], set[str]], tmp_path: Path, step: str
+) -> None:
+    async def test(w: World) -> None:
+        faults: dict[str, Any] = getattr(w.minter, step)
+
+        def once() -> Exception:
+            del faults["mint"]
+            return VaultUnavailable("Vault failed.", reason=VAULT_FAULT)
+
+        faults["mint"] = once
+        lease = await w.keeper.acquire(READER, "s1")
+        await w.settled()
+        assert [s.lease.snowflake_user for s in w.standing()] == [lease.snowflake_user]
+        assert w.kinds().count("credential.minting") == 3  # the observer's is one
+        await w.keeper.release(lease)
+
+    run_in_world(stack, tmp_path, test)
+    assert left() == set()
+
+
+def test_a_vault_that_fails_for_good_is_asked_twice(stack: DevStack, tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        w.minter.before["mint"] = lambda: VaultUnavailable("Vault failed.", reason=VAULT_FAULT)
+        with pytest.raises(VaultUnavailable):
+            await w.keeper.acquire(READER, "s1")
+        await w.settled()
+        assert w.minter.steps.count("mint") == 2
+
+    run_in_world(stack, tmp_path, test)
+
+
+def test_orphans_are_looked_for_though_vault_cannot_revoke_what_it_gave_up(
+    stack: DevStack, behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(w: World) -> None:
+        async def fails() -> int:
+            raise VaultUnavailable("Vault cannot revoke what it had given up.")
+
+        monkeypatch.setattr(w.minter, "sweep", fails)
+        name = f"{w.keeper.minter.prefix}0123456789ABCD_X"
+        behind(f"CREATE USER {name} TYPE = SERVICE")
+        behind(f"GRANT OWNERSHIP ON USER {name} TO ROLE VAULT_MINTER")
+        swept = await w.sweeper.sweep(force=True)
+        assert swept.orphans == (name,) and not swept.clean
+        assert name not in users(behind)
+
+    run_in_world(stack, tmp_path, test)
 
 
 def down() -> Exception:

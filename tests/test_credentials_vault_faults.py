@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hoop_core.config import AccountSettings, Settings, SnowflakeSettings, VaultSettings
 from hoop_core.credentials.accounts import Accounts, configured, minter_for
 from hoop_core.credentials.direct import PASSPHRASE, new_key, read_key
+from hoop_core.credentials.minting import VAULT_FAULT
 from hoop_core.credentials.vault import VaultMinter
 from hoop_core.errors import ConfigError, IdentityError, VaultUnavailable
 from hoop_core.model import RoleBinding, account_key
@@ -29,16 +31,19 @@ READER = RoleBinding("ml-reader", "ML_READER")
 
 
 class Answers(requests.Session):
-    """A Vault that answers from a script: path to status and body."""
+    """A Vault that answers from a script: path to status and body, or to several, the last one for ever."""
 
-    def __init__(self, script: dict[str, tuple[int, Any]]) -> None:
+    def __init__(self, script: dict[str, Any]) -> None:
         super().__init__()
         self.script, self.asked = script, []
 
     def request(self, method: Any, url: Any, *_: Any, **__: Any) -> requests.Response:  # type: ignore[override]
         path = url.partition("/v1/")[2]
         self.asked.append(path)
-        status, body = self.script.get(path, (204, None))
+        said = self.script.get(path, (204, None))
+        if isinstance(said, list):
+            said = said.pop(0) if len(said) > 1 else said[0]
+        status, body = said
         answer = requests.Response()
         answer.status_code, answer.url = status, url
         answer._content = b"" if body is None else json.dumps(body).encode()
@@ -53,7 +58,7 @@ CHILD = {"auth": {"client_token": "t-child", "accessor": "a-child"}}
 def minter(tmp_path: Path, **creds: Any) -> tuple[VaultMinter, Answers]:
     token = tmp_path / "jwt"
     token.write_text("jwt")
-    script: dict[str, tuple[int, Any]] = {
+    script: dict[str, Any] = {
         "auth/jwt/login": (200, LOGIN),
         "auth/token/create": (200, CHILD),
     }
@@ -102,6 +107,37 @@ def test_a_failed_mint_gives_its_token_back(tmp_path: Path) -> None:
     with pytest.raises(VaultUnavailable):
         vault.mint(vault.draft(READER, "s"))
     assert answers.asked[-1] == "auth/token/revoke-self"
+
+
+DEAD_PLUGIN = (400, {"errors": ["failed to revoke entry: plugin shutdown"]})
+
+
+def test_a_revocation_that_finds_vaults_plugin_dead_is_asked_for_again(tmp_path: Path) -> None:
+    vault, answers = minter(tmp_path)
+    lease = replace(vault.draft(READER, "s").lease, lease_id="database/creds/ml-reader/1")
+    answers.script["sys/leases/revoke"] = [DEAD_PLUGIN, (204, None)]
+    vault.revoke(lease)
+    assert answers.asked.count("sys/leases/revoke") == 2
+
+
+def test_a_revocation_that_vault_refuses_twice_has_failed(tmp_path: Path) -> None:
+    vault, answers = minter(tmp_path)
+    lease = replace(vault.draft(READER, "s").lease, lease_id="database/creds/ml-reader/1")
+    answers.script["sys/leases/revoke"] = DEAD_PLUGIN
+    with pytest.raises(VaultUnavailable, match="plugin shutdown"):
+        vault.revoke(lease)
+    assert answers.asked.count("sys/leases/revoke") == 2
+
+
+def test_a_fault_inside_vault_is_told_from_one_that_does_not_answer(tmp_path: Path) -> None:
+    vault, answers = minter(tmp_path)
+    answers.script["database/creds/ml-reader"] = (500, {"errors": ["internal error"]})
+    with pytest.raises(VaultUnavailable) as failed:
+        vault.mint(vault.draft(READER, "s"))
+    answers.script["database/creds/ml-reader"] = (503, {"errors": ["Vault is sealed"]})
+    with pytest.raises(VaultUnavailable) as silent:
+        vault.mint(vault.draft(READER, "s"))
+    assert (failed.value.reason, silent.value.reason) == (VAULT_FAULT, "VAULT_UNAVAILABLE")
 
 
 def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
@@ -230,3 +266,24 @@ def test_an_unknown_name_is_refused_without_naming_the_known_ones() -> None:
         accounts("acme-prod", "acme-dev").choose("other")
     assert refused.value.errno == 390100 and "acme" not in refused.value.text.lower()
     assert accounts("acme-prod").choose("other") == "ACME-PROD"
+
+
+PLAIN = {
+    "vault.address": {"vault": {"address": "http://vault.example"}},
+    "snowflake.url": {"snowflake": {"account": "a", "url": "http://snowflake.example"}},
+}
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_credentials_do_not_travel_in_clear_to_another_host(what: str) -> None:
+    given: dict[str, Any] = {"snowflake": {"account": "a"}, **PLAIN[what]}
+    with pytest.raises(ConfigError, match=f"{what}.*in clear"):
+        configured(Settings(**given))
+    section = what.partition(".")[0]
+    given[section] = {**given[section], "unsafe_plain_http": True}
+    assert configured(Settings(**given))
+
+
+def test_settings_show_no_password_of_the_store() -> None:
+    shown = repr(Settings(store={"url": "postgresql://hoop:s3cr3t@db/hoop"}))
+    assert "s3cr3t" not in shown

@@ -27,9 +27,27 @@ from hoop_core.store import Store
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """A stack that is broken on purpose, and works again after each test."""
+    with DevStack(tmp_path_factory.mktemp("repaired")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def without_vault(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[DevStack, SnowflakeConnection]]:
+    """A stack whose OpenBao was stopped after somebody had signed in."""
+    with DevStack(tmp_path_factory.mktemp("without-vault")) as running:
+        connection = agent(running)
+        running.stop_openbao()
+        yield running, connection
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[DevStack]:
-    """A stack of this test's own, for it is broken on purpose."""
+    """A stack of this test's own, for it is broken for good."""
     with DevStack(tmp_path / "stack") as running:
         yield running
 
@@ -85,9 +103,10 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.2)
 
 
-def test_with_vault_stopped_statements_are_refused_and_logged(own: DevStack) -> None:
-    connection = agent(own)
-    own.stop_openbao()
+def test_with_vault_stopped_statements_are_refused_and_logged(
+    without_vault: tuple[DevStack, SnowflakeConnection],
+) -> None:
+    own, connection = without_vault
     with pytest.raises(Error) as caught:
         connection.cursor().execute("SELECT 1 AS VAULT_IS_DOWN")
     assert caught.value.errno == 99101 and "Vault" in str(caught.value)
@@ -97,14 +116,15 @@ def test_with_vault_stopped_statements_are_refused_and_logged(own: DevStack) -> 
     assert refused[-1]["reason"] == "VAULT_UNAVAILABLE"
 
 
-def test_with_the_identity_provider_stopped_only_known_keys_serve(own: DevStack) -> None:
+def test_with_the_identity_provider_stopped_only_known_keys_serve(
+    without_vault: tuple[DevStack, SnowflakeConnection],
+) -> None:
     """A key that was fetched is believed for a while; a new one is not, and the error says why.
 
     Which of the two reasons depends on when the keys were asked for last (once in ten seconds at most).
     """
+    own, _ = without_vault
     known = own.info.token_agent
-    agent(own).close()
-    own.stop_openbao()
     agent(own).close()
     with pytest.raises(DatabaseError, match=r"does not publish|cannot be fetched"):
         agent(own, token=under_another_key(known))
@@ -123,15 +143,19 @@ def test_with_snowflake_stopped_statements_fail_and_the_user_is_on_the_list(own:
     own.stop_emulator()
     with pytest.raises(Error) as caught:
         connection.cursor().execute("SELECT 2")
-    assert caught.value.errno == 99102
+    assert caught.value.errno == 99102 and "cannot be reached" in str(caught.value)
+    # It did not get there, so nobody has to find out whether it ran.
+    assert [d["status"] for k, d in kinds(own) if k == "statement.outcome"][-1] == "failed"
     connection.close()
     until(lambda: "credential.pending" in [k for k, _ in kinds(own)])
 
 
-def test_with_an_unwritable_store_statements_are_refused_and_stderr_says_so(own: DevStack) -> None:
-    connection = agent(own)
+def test_with_an_unwritable_store_statements_are_refused_and_stderr_says_so(
+    repaired: DevStack,
+) -> None:
+    connection = agent(repaired)
     connection.cursor().execute("SELECT 1")
-    blocker = sqlite3.connect(own.home / "hoop.db", isolation_level=None)
+    blocker = sqlite3.connect(repaired.home / "hoop.db", isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(Error) as caught:
@@ -140,45 +164,50 @@ def test_with_an_unwritable_store_statements_are_refused_and_stderr_says_so(own:
         blocker.execute("ROLLBACK")
         blocker.close()
     assert caught.value.errno == 99103 and "store" in str(caught.value)
-    assert not ran(own, "STORE_IS_LOCKED")
-    assert "log cannot be written" in (own.home / "logs" / "gateway.log").read_text()
+    assert not ran(repaired, "STORE_IS_LOCKED")
+    assert "log cannot be written" in (repaired.home / "logs" / "gateway.log").read_text()
     assert connection.cursor().execute("SELECT 2").fetchall() == [(2,)]
 
 
-def test_with_the_store_replaced_statements_are_refused(own: DevStack) -> None:
-    connection = agent(own)
-    (own.home / "hoop.db").rename(own.home / "moved.db")
+def test_with_the_store_replaced_statements_are_refused(repaired: DevStack) -> None:
+    connection = agent(repaired)
+    (repaired.home / "hoop.db").rename(repaired.home / "moved.db")
     with pytest.raises(Error) as caught:
         connection.cursor().execute("SELECT 1 AS STORE_IS_GONE")
     assert caught.value.errno == 99103
-    assert not ran(own, "STORE_IS_GONE")
-    (own.home / "moved.db").rename(own.home / "hoop.db")
+    assert not ran(repaired, "STORE_IS_GONE")
+    (repaired.home / "moved.db").rename(repaired.home / "hoop.db")
 
 
-def test_users_of_a_killed_gateway_are_swept_by_the_next_one(own: DevStack) -> None:
-    connection = agent(own)
+def test_users_of_a_killed_gateway_are_swept_by_the_next_one(repaired: DevStack) -> None:
+    connection = agent(repaired)
     connection.cursor().execute("SELECT 1")
-    minted = {d["snowflake_user"] for k, d in kinds(own) if k == "credential.minted"}
+    minted = {d["snowflake_user"] for k, d in kinds(repaired) if k == "credential.minted"}
     assert minted
-    own.kill_gateway()
-    assert minted & {r[0] for r in admin(own, "SHOW USERS")}
-    own.restart_gateway()
-    until(lambda: not minted & {r[0] for r in admin(own, "SHOW USERS")})
-    until(lambda: minted <= {d["snowflake_user"] for k, d in kinds(own) if k == "credential.gone"})
+    repaired.kill_gateway()
+    assert minted & {r[0] for r in admin(repaired, "SHOW USERS")}
+    repaired.restart_gateway()
+    until(lambda: not minted & {r[0] for r in admin(repaired, "SHOW USERS")})
+    until(
+        lambda: (
+            minted <= {d["snowflake_user"] for k, d in kinds(repaired) if k == "credential.gone"}
+        )
+    )
 
 
-def test_an_orderly_stop_leaves_no_user_and_a_checkpoint(own: DevStack) -> None:
-    connection = agent(own)
+def test_an_orderly_stop_leaves_no_user_and_a_checkpoint(repaired: DevStack) -> None:
+    connection = agent(repaired)
     connection.cursor().execute("SELECT EMAIL FROM CUSTOMERS LIMIT 1")
-    own.stop_gateway()
-    left = {r[0] for r in admin(own, "SHOW USERS")}
+    repaired.stop_gateway()
+    left = {r[0] for r in admin(repaired, "SHOW USERS")}
     assert left == {"HOOP_ADMIN", "VAULT_MINTER_SVC"}
-    gone = [k for k, _ in kinds(own)]
+    gone = [k for k, _ in kinds(repaired)]
     assert gone.count("credential.minted") == gone.count("credential.gone") > 0
+    repaired.restart_gateway()
 
 
 def test_a_second_gateway_set_up_by_the_environment_ends_orderly_on_sigterm(
-    own: DevStack, tmp_path: Path
+    repaired: DevStack, tmp_path: Path
 ) -> None:
     port = free_port()
     environment = {
@@ -188,7 +217,14 @@ def test_a_second_gateway_set_up_by_the_environment_ends_orderly_on_sigterm(
         "HOOP_STORE__RECORDINGS": str(tmp_path / "recordings"),
     }
     serving = subprocess.Popen(
-        [sys.executable, "-m", "hoop_core.cli", "serve", "--config", str(own.info.config_file)],
+        [
+            sys.executable,
+            "-m",
+            "hoop_core.cli",
+            "serve",
+            "--config",
+            str(repaired.info.config_file),
+        ],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,

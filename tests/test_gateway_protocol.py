@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 import uuid
@@ -436,6 +437,15 @@ def test_several_statements_are_refused_with_a_hint_and_on_record(
     assert caught.value.errno == 8
     (refused,) = [e["data"] for e in entries(stack) if e["kind"] == "statement.refused"]
     assert refused["reason"] == "MULTI_STATEMENT"
+
+
+def test_a_text_that_nobody_reads_does_not_fill_the_log(connect: Connect, stack: DevStack) -> None:
+    sql = f"SELECT '{'x' * 5_000_000}'"  # a few kilobytes on the line
+    with pytest.raises(ProgrammingError, match="at most 200000 are read"):
+        connect().cursor().execute(sql)
+    (refused,) = [e["data"] for e in entries(stack) if e["kind"] == "statement.refused"]
+    assert (refused["sql"], refused["sql_characters"]) == (sql[:2_000], len(sql))
+    assert refused["sql_sha256"] == hashlib.sha256(sql.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("bindings", [

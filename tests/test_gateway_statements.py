@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hoop_core.config import GatewaySettings
 from hoop_core.delivery import UPSTREAM_ENDED, Delivered
 from hoop_core.errors import (
+    ApprovalRefused,
     Cancelled,
     PolicyDenied,
     SessionGone,
@@ -77,7 +78,7 @@ class FakeGuard:
         self.go = asyncio.Event()
         self.rows = 1
         self.fails: Exception | None = None
-        self.changed = False
+        self.changed = self.ended = False
 
     async def run(self, _session: GuardedSession, request: QueryRequest) -> Delivered:
         self.ran.append(request.sql)
@@ -92,6 +93,10 @@ class FakeGuard:
         rows = [["x" * 1000]] * self.rows
         data = {"rowtype": [], "rowset": rows, "queryId": request.statement_id, "total": self.rows}
         return Delivered({"data": data, "success": True, "code": None}, None, "p1")
+
+    async def still_shown(self, _delivered: Delivered) -> None:
+        if self.ended:
+            raise ApprovalRefused("ended")
 
     async def shown_again(
         self, session: GuardedSession, _delivered: Delivered, kind: str, entry: Json
@@ -297,13 +302,14 @@ def test_another_caller_sees_nothing_by_id(who: str) -> None:
         statements, live, other = board(guard), session(), session("two", **STRANGERS[who])
         running = statements.submit(live, "r", {"sqlText": "SELECT 1"})
         scan = {"sqlText": f"select * from table(result_scan('{running.statement_id}'))"}
+        describe = {"sqlText": f"describe result '{running.statement_id}'"}
         cancel = {"sqlText": f"select system$cancel_query('{running.statement_id}')"}
         assert statements.status(other, running.statement_id) is None
         with pytest.raises(SnowflakeError):
             await statements.answer_by_id(other, running.statement_id)
         with pytest.raises(SnowflakeError):
             await statements.abort_by_id(other, running.statement_id)
-        for number, text in enumerate((scan, cancel)):
+        for number, text in enumerate((scan, describe, cancel)):
             refused = await statements.answer(statements.submit(other, str(number), text))
             assert refused["code"] == "000709"
         assert not running.abandoned.is_set() and guard.ran == ["SELECT 1"]
@@ -326,6 +332,34 @@ async def test_a_result_is_shown_again_on_record_and_under_the_same_policy_only(
     with pytest.raises(PolicyDenied):
         await statements.answer_by_id(again, running.statement_id)
     assert (await statements.answer_by_id(live, running.statement_id))["success"]
+
+
+@alone
+async def test_another_session_waits_one_poll_and_is_never_answered_past_the_check() -> None:
+    guard = FakeGuard()
+    guard.changed = True
+    statements, live, again = board(guard, poll=0.2), session(), session("two")
+    running = statements.submit(live, "r", {"sqlText": "SELECT 1"})
+    waiting = asyncio.create_task(statements.answer_by_id(again, running.statement_id))
+    await asyncio.sleep(0.3)
+    guard.go.set()
+    assert (await waiting)["code"] == "333333"
+    with pytest.raises(PolicyDenied):
+        await statements.answer_by_id(again, running.statement_id)
+
+
+@alone
+async def test_a_result_is_not_shown_for_the_first_time_either_once_its_exception_has_ended() -> (
+    None
+):
+    guard = FakeGuard()
+    guard.go.set()
+    statements, live = board(guard), session()
+    running = statements.submit(live, "r", {"sqlText": "SELECT 1", "asyncExec": True})
+    await asyncio.wait({running.task})
+    guard.ended = True
+    with pytest.raises(ApprovalRefused):
+        await statements.answer_by_id(live, running.statement_id)
 
 
 @alone
@@ -364,6 +398,8 @@ UUID = "01234567-89ab-cdef-0123-456789abcdef"
     [
         (f"select * from table(result_scan('{UUID}'))", Form.RESULT_SCAN),
         (f"  SELECT *\nFROM TABLE ( RESULT_SCAN( '{UUID}' ) ) ; ", Form.RESULT_SCAN),
+        (f"DESC RESULT '{UUID}'", Form.DESCRIBE_RESULT),
+        ("DESCRIBE RESULT last_query_id();", Form.DESCRIBE_RESULT),
         (f"select system$cancel_query('{UUID}')", Form.CANCEL_QUERY),
         ("select system$cancel_all_queries(123)", Form.CANCEL_ALL_QUERIES),
         ("select system$cancel_all_queries('123')", Form.CANCEL_ALL_QUERIES),
@@ -386,6 +422,9 @@ def test_the_forms_that_connectors_send_are_known(sql: str, form: Form) -> None:
         "select * from table(result_scan(last_query_id()))",
         f"select * from table(result_scan('{UUID}')) -- x",
         f"select * from table(result_scan('{UUID}')); select 1",
+        f"describe result '{UUID}' x",
+        "describe result last_query_id(-2)",
+        "describe result prod.hr.salaries",
         "select current_session() from prod.hr.salaries",
         "select system$cancel_all_queries(1 + 1)",
         "show parameters in account",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import snowflake.connector
 import snowflake.connector.auth.webbrowser as driver_browser
 from snowflake.connector.errors import DatabaseError
 
+from hoop_core.identity.throttle import Throttle
 from hoop_core.server.app import Gateway
 from tests.saml_world import HOOP, SIGNER
 from tests.sign_in_world import (
@@ -158,6 +160,21 @@ def test_the_browser_is_sent_to_a_port_of_its_own_host_and_nowhere_else(
     answer = world.ask(port)
     assert not answer["success"]
     assert "BROWSER_MODE_REDIRECT_PORT" in answer["message"]
+
+
+def test_one_address_does_not_take_the_places_of_all_browsers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()  # and so it stays
+    mine = Throttle(3, clock=lambda: now)
+    monkeypatch.setattr(world.gateway.sign_in.browser, "_begun", mine)
+    query = f"?browser_mode_redirect_port=5000&proof_key={'x' * 43}"
+    console = [httpx.get(f"{world.url}/console/login{query}") for _ in range(4)]
+    assert [c.status_code for c in console] == [303, 303, 303, 503]
+    assert "from your address" in world.ask()["message"]
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.3")
+    with httpx.Client(transport=elsewhere) as client:
+        assert client.get(f"{world.url}/console/login{query}").status_code == 303
 
 
 @pytest.mark.parametrize("path", ["/hoop/sso/start?login=x", "/hoop/sso/start", "/hoop/sso/oidc?state=x&code=y",

@@ -23,6 +23,7 @@ from hoop_core.server.app import Gateway
 from hoop_core.signin.refusals import SignInRefusals
 from hoop_core.store import Store
 from hoop_core.store.sign_ins import Journeys, SeenTokens
+from hoop_core.web import api as api_module
 from tests.identity_world import OTHER, token
 from tests.saml_world import ACS, HOOP, IDP, SIGNER, encoded, response, sign
 from tests.sign_in_world import Idp, gateway, new_ports, served, settings
@@ -156,6 +157,41 @@ def test_a_token_that_counts_once_opens_one_session(world: World) -> None:
     assert "used before" in world.login(**given)["message"]
 
 
+@pytest.mark.parametrize("used", ["/session/heartbeat", "/session?delete=true"])
+def test_who_has_listened_to_a_sign_in_cannot_send_it_again(world: World, used: str) -> None:
+    given = {"AUTHENTICATOR": "OAUTH", "TOKEN": world.token(jti=f"heard {used}")}
+    handle = world.login("q1", **given)["data"]["token"]
+    bearer = {"authorization": f'Snowflake Token="{handle}"'}
+    assert httpx.post(world.url + used, headers=bearer).json()["success"]
+    assert "used before" in world.login("q1", **given)["message"]
+
+
+def test_another_replica_does_not_take_it_either_once_its_session_was_used(world: World) -> None:
+    given = {"AUTHENTICATOR": "OAUTH", "TOKEN": world.token(jti="heard elsewhere")}
+    handle = world.login("q1", **given)["data"]["token"]
+    bearer = {"authorization": f'Snowflake Token="{handle}"'}
+    httpx.post(f"{world.url}/session/heartbeat", headers=bearer)
+    for _ in range(100):  # written beside the answer
+        if not world.gateway.book._closing:
+            break
+        time.sleep(0.05)
+    world.gateway.book._sign_ins.clear()  # as on a replica that did not open it
+    assert "used before" in world.login("q1", **given)["message"]
+
+
+def test_a_token_that_sent_a_statement_opens_no_session_under_the_same_id(world: World) -> None:
+    once = world.token(jti="both doors")
+    sent = httpx.post(
+        f"{world.url}/api/v2/statements",
+        params={"requestId": "q1"},
+        json={"statement": "SELECT CURRENT_SESSION()"},
+        headers={"authorization": f"Bearer {once}"},
+    )
+    assert sent.status_code == 200
+    answer = world.login("q1", AUTHENTICATOR="OAUTH", TOKEN=once)
+    assert "used before" in answer["message"]
+
+
 def test_a_refusal_for_another_reason_does_not_use_the_token_up(world: World) -> None:
     given = {"AUTHENTICATOR": "OAUTH", "TOKEN": world.token(jti="two")}
     url = f"{world.url}/session/v1/login-request"
@@ -176,6 +212,52 @@ def test_a_token_that_counts_once_makes_one_change_over_rest(world: World) -> No
     assert second.json()["error"]["reason"] == "REPLAYED"
     data = {"AUTHENTICATOR": "OAUTH", "TOKEN": bearer["authorization"][7:]}
     assert "used before" in world.login("q", **data)["message"]
+
+
+def test_who_acts_for_somebody_sees_of_their_sessions_only_what_came_the_same_way(
+    world: World,
+) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "herself": {}, "bot": {"act": {"sub": "bot"}}, "other": {"act": {"sub": "other"}},
+    }  # fmt: skip
+    opened: dict[str, str] = {}
+    for way, claims in ways.items():
+        given = world.token(sub="una", jti=f"opens {way}", **claims)
+        assert world.login(AUTHENTICATOR="OAUTH", TOKEN=given)["success"]
+        newest = json.loads([e.text for e in world.gateway.log.entries()][-1])
+        opened[way] = newest["session"]
+    rest = f"{world.url}/hoop/v1/sessions"
+    seen: dict[str, set[str]] = {}
+    for way, claims in ways.items():
+        asks = world.token(sub="una", jti=f"asks {way}", **claims)
+        bearer = {"authorization": f"Bearer {asks}"}
+        listed = {s["id"] for s in httpx.get(rest, headers=bearer).json()["sessions"]}
+        single = {i for i in opened.values()
+                  if httpx.get(f"{rest}/{i}", headers=bearer).status_code == 200}  # fmt: skip
+        assert single == listed & set(opened.values())
+        seen[way] = single
+    assert seen["herself"] == set(opened.values())
+    assert seen["bot"] == {opened["bot"]}
+    assert seen["other"] == {opened["other"]}
+
+
+def test_a_session_is_shown_from_its_beginning_and_not_without_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = world.token(sub="una", jti="long session")
+    assert world.login(AUTHENTICATOR="OAUTH", TOKEN=given)["success"]
+    session = json.loads([e.text for e in world.gateway.log.entries()][-1])["session"]
+    for _ in range(20):
+        world.gateway.log.append("test", {"text": "x" * 1000}, session_id=session)
+    bearer = {"authorization": f"Bearer {world.token(sub='una', jti='looks')}"}
+    rest = f"{world.url}/hoop/v1/sessions/{session}"
+    shown = httpx.get(rest, headers=bearer).json()
+    assert (len(shown["entries"]), shown["whole"]) == (21, True)
+    monkeypatch.setattr(api_module, "_MOST_SHOWN", 10_000)
+    shown = httpx.get(rest, headers=bearer).json()
+    assert not shown["whole"]
+    assert [e["kind"] for e in shown["entries"][:2]] == ["session.opened", "test"]
+    assert len(shown["entries"]) < 10
 
 
 def test_the_driver_has_snowflakes_code_for_an_expired_token(world: World) -> None:

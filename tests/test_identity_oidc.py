@@ -65,6 +65,8 @@ def test_a_good_token_gives_the_identity() -> None:
         ({"sub": "x" * 256}, "no subject"),
         ({"sub": "a\x00b"}, "no subject"),
         ({"sub": "admin\u202e"}, "no subject"),
+        ({"sub": "admin\u200b"}, "no subject"),
+        ({"groups": ["data\u2060-owners"]}, "not a list of names"),
         ({"groups": [1]}, "not a list"),
         ({"groups": {"admins": 1}}, "not a list"),
         ({"groups": ["a", ""]}, "not a list"),

@@ -124,6 +124,25 @@ def test_a_result_shown_by_an_exception_is_not_shown_again_once_it_is_revoked(
         seen(connection, scan)
 
 
+def test_a_result_that_nobody_has_fetched_yet_is_not_shown_once_its_exception_is_revoked(
+    connect: Connect, stack: DevStack
+) -> None:
+    asked = ask(stack, EMAIL)
+    answer(stack, asked, "alice")
+    connection = connect()
+    cursor = connection.cursor()
+    cursor.execute_async(READS)
+    query_id = cursor.sfqid
+    assert query_id is not None
+    while connection.is_still_running(connection.get_query_status(query_id)):
+        pass
+    with as_person(stack, "churn-agent") as hoop:
+        hoop.revoke_masking_exception(asked.id, "done")
+    with pytest.raises(ProgrammingError, match="has ended"):
+        cursor.get_results_from_sfqid(query_id)
+        cursor.fetchall()
+
+
 def test_another_identity_still_sees_the_mask(
     connect: Connect, stack: DevStack, behind: Behind
 ) -> None:
@@ -149,7 +168,7 @@ def test_an_exception_that_has_run_out_shows_nothing(
         try:
             assert seen(connection)[0] in {true[0], masked}
         except ProgrammingError as e:  # it ended between the decision and the intent
-            assert "ended before the statement ran" in str(e)
+            assert "has ended" in str(e)
         with as_person(stack, "alice") as hoop:
             if hoop.approval(asked.id).status == "expired":
                 break

@@ -300,6 +300,7 @@ LOG = [
     entry(5, "statement.refused", sql="DELETE FROM v", reason="APPROVAL"),
     entry(6, "statement.intent", sql="SELECT id FROM w", decision={"decision": "allow", "masked": []}),
     entry(7, "statement.outcome", status="succeeded"),
+    entry(8, "statement.refused", sql="SELECT id FROM u", sql_characters=300_000, reason="TOO_LONG"),
 ]  # fmt: skip
 ROLE = "roles:\n  - {groups: [agents], vault_role: v, snowflake_role: R}\n"
 

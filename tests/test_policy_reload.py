@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hoop_core import guard as guard_module
 from hoop_core.audit.log import AuditLog
 from hoop_core.errors import PolicyDenied, StoreUnavailable
 from hoop_core.guard import Guard
@@ -169,6 +172,41 @@ def test_without_a_log_no_policy_comes_into_force(
         assert world.guard.policy is before
     world.look(times=1)
     assert world.guard.policy.text == NEW
+
+
+def test_a_policy_that_comes_while_a_user_is_minted_decides(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided: list[str] = []
+    ran: list[str] = []
+
+    async def decide(guard: Guard, *_: Any) -> Any:
+        decided.append(guard.policy.digest)
+        return SimpleNamespace(binding=SimpleNamespace(policy_digest=decided[-1]), staged=None)
+
+    async def approved(_guard: Guard, _session: Any, _request: Any, plan: Any) -> Any:
+        return plan, None
+
+    async def intent(_guard: Guard, _session: Any, _request: Any, plan: Any, *_: Any) -> int:
+        ran.append(plan.binding.policy_digest)
+        return 1
+
+    async def upstream(_statement: str) -> Any:
+        if world.guard.policy.text == OLD:  # the new policy is in the log before the user is there
+            world.write(NEW)
+            for _ in range(2):
+                await world.watch.look()
+        return SimpleNamespace(snowflake_user="U"), None
+
+    for name, step in {"_decide": decide, "_approval": approved, "_intent": intent}.items():
+        monkeypatch.setattr(Guard, name, step)
+    monkeypatch.setattr(guard_module, "begun", lambda *_: nullcontext())
+    session: Any = SimpleNamespace(upstream=upstream, closed=False, staging=None)
+    request: Any = SimpleNamespace(statement_id="s", abandoned=asyncio.Event())
+    asyncio.run(world.guard._ready(session, request, ExitStack()))
+    assert world.guard.policy.text == NEW
+    assert len(decided) == 2
+    assert ran == [world.guard.policy.digest]
 
 
 def test_a_role_that_a_new_policy_withdraws_ends_what_a_session_may_do(tmp_path: Path) -> None:

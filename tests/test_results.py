@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import Any
 
@@ -70,3 +71,62 @@ def test_an_arrow_result_is_recorded_as_it_came() -> None:
     stream = b"arrow bytes"
     encoded = base64.b64encode(stream).decode()
     assert taken(queryResultFormat="arrow", rowsetBase64=encoded).inline == stream
+
+
+# -- how much of it is kept ------------------------------------------------------------------------
+ROWS = [["1"], ["2"], ["3"], ["4"]]
+PARTS = [{"url": URL, "rowCount": n} for n in (10, 20, 40)]
+
+
+def recorded(rows: int | None, *, keep: bool = True) -> TakenOver:
+    data = {"rowtype": [{"name": "A"}], "total": 74, "rowset": ROWS, "chunks": PARTS}
+    return take_over(
+        {"success": True, "data": data}, session_id="s", statement_id="q", public_url="http://hoop",
+        keep=keep, rows_recorded=rows,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "parts"),
+    [
+        (None, 4, None),
+        (0, 0, 0),
+        (3, 3, 0),
+        (4, 4, 0),
+        (5, 4, 1),
+        (14, 4, 1),
+        (15, 4, 2),
+        (999, 4, 3),
+    ],
+)
+def test_the_first_rows_are_kept_and_behind_the_first_part_whole_parts(
+    rows: int | None, first: int, parts: int | None
+) -> None:
+    taken_over = recorded(rows)
+    kept = pa.ipc.open_stream(taken_over.inline).read_all().num_rows if taken_over.inline else 0
+    assert taken_over.chunks is not None
+    assert (kept, taken_over.chunks.kept_parts) == (first, parts)
+    assert taken_over.answer["data"]["rowset"] == ROWS
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_what_is_not_kept_whole_has_the_digest_of_what_was_shown(rows: int) -> None:
+    whole = recorded(None)
+    assert whole.digest is None
+    told = {"size": len(whole.inline), "sha256": hashlib.sha256(whole.inline).hexdigest()}
+    assert recorded(rows).digest == told
+
+
+def test_of_rows_that_must_not_be_kept_there_is_no_digest_either() -> None:
+    """A digest of few possible values would tell which one it was."""
+    assert recorded(0, keep=False).digest is None
+
+
+def test_a_result_that_cannot_be_read_is_not_kept_where_rows_are_counted() -> None:
+    broken = base64.b64encode(b"no arrow").decode()
+    data = {"rowtype": [{"name": "A"}], "queryResultFormat": "arrow", "rowsetBase64": broken}
+    found = take_over(
+        {"success": True, "data": data}, session_id="s", statement_id="q", public_url="http://hoop",
+        rows_recorded=3,
+    )  # fmt: skip
+    assert found.inline == b"" and found.digest is not None

@@ -6,17 +6,18 @@ import asyncio
 import base64
 import gzip
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import Connection
 
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import Recorder
-from hoop_core.errors import ResultBlocked, SnowflakeUnavailable
+from hoop_core.errors import ApprovalRefused, ResultBlocked, SnowflakeUnavailable
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.sessions import Live
 from hoop_core.masking.screen import screen_part
@@ -213,6 +214,7 @@ class Upstream:
 
     def __init__(self, content: bytes) -> None:
         self.content, self.closed = content, False
+        self.packed, self.size = content[:2] == b"\x1f\x8b", len(content)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         yield self.content
@@ -245,6 +247,10 @@ def live() -> Live:
     return Live(guarded, "m", "t", 1e12, 1e12)
 
 
+def never_asked(_connection: Connection, exceptions: Collection[str]) -> None:
+    raise AssertionError(f"the parts rest on no exception, and {exceptions} is asked about")
+
+
 def deliver(log: AuditLog, tmp_path: Any, screen: Screen, part: bytes, *, gone: bool) -> Any:
     """Fetch one part as a client that stays, or that is gone before the first byte."""
     storage: Any = Storage(part)
@@ -253,9 +259,15 @@ def deliver(log: AuditLog, tmp_path: Any, screen: Screen, part: bytes, *, gone: 
     async def run() -> tuple[Any, Live]:
         chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
                           rowtype=tuple(TEXT), screen=screen)  # fmt: skip
-        streamer = PartStreamer(storage, Recorder(str(tmp_path / "rec")), log, Screeners())
+        streamer = PartStreamer(
+            lambda _account: storage,
+            Recorder(str(tmp_path / "rec")),
+            log,
+            Screeners(),
+            check_standing=never_asked,
+        )
         client = live()
-        response = await streamer.respond(chunks, 0, client)
+        response = await streamer.respond(chunks, 0, client, takes_gzip=True)
 
         async def send(message: Any) -> None:
             if gone:
@@ -312,8 +324,14 @@ def test_a_client_that_leaves_at_the_last_byte_does_not_keep_it_from_the_log(
     async def run() -> None:
         storage: Any = Storage(stream([MAIL]))
         chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {})
-        streamer = PartStreamer(storage, Recorder(str(tmp_path / "rec")), log, Screeners())
-        response = await streamer.respond(chunks, 0, live())
+        streamer = PartStreamer(
+            lambda _account: storage,
+            Recorder(str(tmp_path / "rec")),
+            log,
+            Screeners(),
+            check_standing=never_asked,
+        )
+        response = await streamer.respond(chunks, 0, live(), takes_gzip=True)
 
         async def send(_message: Any) -> None:
             return
@@ -358,7 +376,7 @@ async def begin(
 ) -> asyncio.Task[Any]:
     chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {}, keep=False,
                       rowtype=tuple(TEXT), screen=screen)  # fmt: skip
-    response = await streamer.respond(chunks, 0, client)
+    response = await streamer.respond(chunks, 0, client, takes_gzip=True)
 
     async def receive() -> Any:
         await asyncio.sleep(600)
@@ -379,11 +397,12 @@ def streaming(
 
     async def main() -> None:
         streamer = PartStreamer(
-            storage,
+            lambda _account: storage,
             Recorder(str(tmp_path / "rec")),
             log,
             Screeners(room=room),
             stalled_seconds=stalled,
+            check_standing=never_asked,
         )
         await run(streamer)
 
@@ -438,3 +457,29 @@ def test_a_part_that_waits_too_long_is_withheld_where_a_mask_binds_and_unread_wh
     for screen, status in [(MASK, 503), (BLOCK, 503), (REPORT, 200)]:
         got, body, upstream, _ = deliver(log, tmp_path, screen, stream([MAIL]), gone=False)
         assert got == status and (body == stream([MAIL])) == (status == 200) and upstream.closed
+
+
+def test_a_part_that_rests_on_a_revoked_exception_is_withheld_and_on_record(
+    log: AuditLog, tmp_path: Any
+) -> None:
+    def revoked(_connection: Connection, exceptions: Collection[str]) -> None:
+        assert exceptions == ("apr_1",)
+        raise ApprovalRefused("The masking exception apr_1 has ended.")
+
+    async def run() -> Any:
+        storage: Any = Storage(stream([MAIL]))
+        streamer = PartStreamer(
+            lambda _account: storage,
+            Recorder(str(tmp_path / "rec")),
+            log,
+            Screeners(),
+            check_standing=revoked,
+        )
+        chunks = ChunkSet("s", "q", "arrow", ("https://bucket.example/0",), {},
+                          rowtype=tuple(TEXT), exceptions=("apr_1",))  # fmt: skip
+        return await streamer.respond(chunks, 0, live(), takes_gzip=True)
+
+    response = asyncio.run(run())
+    assert response.status_code == 410 and MAIL.encode() not in response.body
+    kinds = [e.kind for e in log.entries()]
+    assert "result.part.withheld" in kinds and "result.part.begun" not in kinds

@@ -61,7 +61,8 @@ def told(lines: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 CROOKED = [
     "//read", "/read//", "/./read", "/x/../read", "/..;/read", "/read;a=b", "/%72ead", "/read%00",
     "/read%2f", "/%2e%2e/read", "/read%0d%0aX-A:%20b", "/read\\x", "/..", "/.", "/read/..", "/%",
-    "/session/v1//login-request", "/%2fread",
+    "/session/v1//login-request", "/%2fread", "/monitoring/queries///a", "/monitoring//queries/a",
+    "/monitoring/queries//a//b", "/monitoring/queries//", "/x/monitoring/queries//a",
 ]  # fmt: skip
 
 
@@ -158,6 +159,14 @@ def test_an_address_has_so_many_sign_ins_in_a_minute_and_another_one_still_gets_
 
 
 # ---------------------------------------------------------------------- bodies
+
+
+@pytest.mark.parametrize(
+    "path", ["/console/login", "/hoop/sso/start", "/hoop/sso/oidc", "/hoop/sso/saml"]
+)
+def test_pages_on_the_way_to_a_sign_in_count_as_sign_ins(path: str) -> None:
+    with world(limits=LimitSettings(sign_ins_per_minute=2)) as made:
+        assert [made.ask(request(path)).status for _ in range(3)] == [404, 404, 429]
 
 
 def test_a_body_that_says_it_is_too_long_is_refused_unread(plain: World) -> None:

@@ -115,7 +115,7 @@ WRONG: dict[str, tuple[dict[str, dict[str, str]], str]] = {
     "a role that Vault does not know": ({"vault": {"auth_role": "no-such-role"}}, "Vault"),
     "a mount that Vault does not have": ({"vault": {"auth_mount": "no-such-mount"}}, "Vault"),
     "a Vault whose name does not resolve": (
-        {"vault": {"address": "http://no-such-vault.invalid"}}, "Vault",
+        {"vault": {"address": "https://no-such-vault.invalid"}}, "Vault",
     ),
     "an account whose name does not resolve": (
         {"snowflake": {"url": "https://no-such-account.invalid"}}, "Snowflake",

@@ -16,7 +16,7 @@ import pytest
 
 from hoop_core.config import load_settings
 from hoop_core.server.app import build_gateway, routes_of
-from tests.http_fuzzer import Fuzzer, Route
+from tests.http_fuzzer import ADMIN, Fuzzer, Route
 from tests.serving_gateway import serving
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.e2e
 _OUR_FAULT = {
     "a request failed inside Hoop",
     "a statement failed inside Hoop",
+    "a page failed inside Hoop",
     "an error that nobody waited for",
     "an error ended a thread",
 }
@@ -55,13 +56,13 @@ def fuzz(stack: DevStack, home: Path, seconds: float) -> None:
     seed = int(os.environ.get("HOOP_FUZZ_SEED") or secrets.randbits(32))
     with serving(stack, home / "g", **_UNLIMITED) as made:
         routes = every_route(stack, home)
-        token = stack.token("churn-agent")
-        fuzzer = Fuzzer(made.url, routes, lambda: token, seed)
+        tokens = [stack.token("churn-agent"), stack.token("alice")]
+        fuzzer = Fuzzer(made.url, made.admin, routes, lambda: tokens, seed)
         fuzzer.run(seconds)
         alive = httpx.get(f"{made.url}/healthz").status_code
         events = [json.loads(x) for x in made.said.splitlines() if x.startswith("{")]
     print(f"seed {seed}: {fuzzer.requests} requests, {dict(fuzzer.statuses)}")
-    print(f"routes reached: {len(fuzzer.reached)} of {len({p for _, p in routes})}")
+    print(f"routes reached: {len(fuzzer.reached)} of {len({p for _, p in (*routes, *ADMIN)})}")
     ours = [e for e in events if e.get("event") in _OUR_FAULT]
     told = "\n".join(map(str, fuzzer.findings[:20])) + "\n" + "\n".join(map(str, ours[:20]))
     assert not fuzzer.findings and not ours, f"seed {seed}:\n{told}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from unittest.mock import AsyncMock, MagicMock
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import example, given
@@ -36,10 +37,9 @@ from hoop_core.gateway.sql_api_requests import (
     read_handle,
     read_submission,
     session_of,
-    takes_gzip,
     token_of,
 )
-from hoop_core.gateway.wire import failure
+from hoop_core.gateway.wire import failure, takes_gzip
 from hoop_core.http import BadRequest
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
 from hoop_core.session import GuardedSession, Progress, Stage
@@ -196,6 +196,17 @@ def stats(names: list[str], row: list[str]) -> Any:
     data = {"rowtype": rowtype, "rowset": [row], "total": 1}
     made: Response = result_set(running, "r", {"data": data}, nullable=True)
     return json.loads(bytes(made.body)).get("stats")
+
+
+@pytest.mark.parametrize("given", ['a" , <https://evil.example>; rel="next', "é€", "a&partition=9"])
+def test_a_request_id_ends_no_address_and_no_header(given: str) -> None:
+    running = cast(Running, MagicMock(statement_id="h", begun_at=1.0))
+    made = result_set(running, given, {"data": {"rowset": []}}, nullable=True)
+    first, last = made.headers["link"].split(", ")
+    assert first.endswith('&partition=0>; rel="first"')
+    assert last.endswith('&partition=0>; rel="last"')
+    assert parse_qs(urlsplit(first[1:].partition(">")[0]).query)["requestId"] == [given]
+    assert json.loads(bytes(made.body))["requestId"] == given
 
 
 def test_a_merge_is_counted_and_a_query_is_not() -> None:

@@ -40,6 +40,7 @@ def run(staging: Staging, sql: str) -> str:
 def put(staging: Staging, name: str, content: str = "a" * 64) -> None:
     assert staging.writing(AT, name, content, 3)
     staging.wrote(AT, name, content, 3)
+    staging.written(AT)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,71 @@ def test_only_a_table_that_was_really_made_can_be_renamed(
     staging.made_table(Kind.DROP_TABLE, (TableName("D", "S", "W"),), answer)
     with pytest.raises(StatementRefused):
         staging.admit(loading("ALTER TABLE w RENAME TO x"))
+
+
+@pytest.mark.parametrize("sql", ["CREATE OR REPLACE TEMP STAGE stg", "DROP STAGE stg"])
+def test_a_stage_with_a_file_on_its_way_is_neither_replaced_nor_dropped(
+    staging: Staging, sql: str
+) -> None:
+    """The file would come to lie in the new stage, of which the record says that it is empty."""
+    assert staging.writing(AT, "late.csv", "a" * 64, 3)
+    with pytest.raises(StatementRefused, match="being read or written"):
+        run(staging, sql)
+    staging.wrote(AT, "late.csv", "a" * 64, 3)
+    staging.written(AT)
+    assert run(staging, sql).startswith(sql[:4])
+
+
+@pytest.mark.parametrize("sql", ["CREATE OR REPLACE TEMP STAGE stg", "DROP STAGE stg"])
+def test_a_stage_that_is_being_read_is_neither_replaced_nor_dropped(
+    staging: Staging, sql: str
+) -> None:
+    with (
+        staging.reading(AT, staging.contents(AT)),
+        pytest.raises(StatementRefused, match="being read or written"),
+    ):
+        run(staging, sql)
+
+
+def test_a_load_from_a_stage_that_was_dropped_since_the_decision_does_not_begin(
+    staging: Staging,
+) -> None:
+    """Under the name there may be a permanent stage of others; empty was empty on both sides."""
+    copying = staging.admit(loading("COPY INTO t FROM @stg"))
+    decided = staging.contents(AT)
+    run(staging, "DROP STAGE stg")
+    with pytest.raises(StatementRefused, match="was not created"), staging.reading(AT, decided):
+        pass
+    with pytest.raises(StatementRefused, match="was not created"):
+        staging.begins(copying)
+
+
+def test_the_second_of_two_drops_that_were_decided_together_does_not_begin(
+    staging: Staging,
+) -> None:
+    first, second = (staging.admit(loading("DROP STAGE IF EXISTS stg")) for _ in range(2))
+    staging.begins(first)
+    with pytest.raises(StatementRefused):
+        staging.begins(second)
+
+
+@pytest.mark.parametrize("sql", ["CREATE OR REPLACE TEMP STAGE stg", "CREATE TEMP STAGE IF NOT EXISTS stg"])  # fmt: skip
+def test_what_was_decided_on_an_own_stage_does_not_begin_without_it(
+    staging: Staging, sql: str
+) -> None:
+    decided = staging.admit(loading(sql))
+    run(staging, "DROP STAGE stg")
+    with pytest.raises(StatementRefused, match="dropped it meanwhile"):
+        staging.begins(decided)
+
+
+def test_if_not_exists_that_finds_the_stage_of_others_makes_it_nobodys_own(
+    staging: Staging,
+) -> None:
+    """It was own when the statement began, and was dropped before Snowflake looked."""
+    found = staging.admit(loading("CREATE TEMP STAGE IF NOT EXISTS stg"))
+    staging.begins(found)
+    run(staging, "DROP STAGE stg")
+    staging.took_effect(found)
+    with pytest.raises(StatementRefused, match="was not created"):
+        staging.check_own(AT)

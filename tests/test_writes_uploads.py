@@ -12,18 +12,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import MagicMock
 
 import pytest
+import structlog
+from starlette.requests import Request
 
 from hoop_core import uploads as uploads_module
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import UploadSettings
 from hoop_core.errors import SnowflakeUnavailable, StoreUnavailable
+from hoop_core.gateway.unserved import Unserved
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
 from hoop_core.session import GuardedSession
 from hoop_core.sql.loading import Put, Stage
 from hoop_core.sql.loading_reader import read_loading
-from hoop_core.uploads import UploadGone, UploadRefused, Uploads
+from hoop_core.uploads import UPLOAD_PATH, UploadGone, UploadRefused, Uploads
 
 SECRET = "the-master-key"
 HERE = NameContext("D", "S")
@@ -281,6 +285,18 @@ def test_what_is_not_stored_for_sure_can_be_tried_again_and_not_loaded(world: Wo
     assert len(world.session.staging.contents(Stage(None))) == 1
 
 
+def test_a_file_that_a_load_has_deleted_is_written_again(world: World) -> None:
+    """Answered as being there, the next load would find nothing and say nothing."""
+    world.upload(world.offer(), b"1\n")
+    copying = read_loading("COPY INTO t FROM @~/in PURGE = TRUE", HERE)
+    assert copying is not None
+    world.session.staging.took_effect(copying)
+    assert len(world.session.staging.contents(Stage(None))) == 1  # it may still be there
+    world.stored.clear()
+    world.upload(world.offer(), b"1\n")
+    assert world.stored == {"a.csv": b"1\n"}
+
+
 def test_nothing_is_written_that_the_log_does_not_take(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,3 +342,18 @@ def test_one_address_takes_all_files_of_a_pattern(world: World) -> None:
     for content in (b"1", b"2", b"1"):
         world.upload(token, content)
     assert sorted(world.stored.values()) == [b"1", b"2"] and len(world.texts) == 2
+
+
+def test_an_address_that_was_asked_by_another_method_is_not_written_down() -> None:
+    """It is still good for the file: who reads the log must not be able to send another one."""
+    book, log = MagicMock(), MagicMock()
+    book.find.return_value.guarded.id = "ses_1"
+    scope = {"type": "http", "method": "GET", "path": f"{UPLOAD_PATH}/ses_1/tokentoken",
+             "headers": [(b"authorization", b'Snowflake Token="' + b"t" * 43 + b'"')],
+             "query_string": b"", "server": ("gateway", 80), "scheme": "http"}  # fmt: skip
+    with structlog.testing.capture_logs() as lines:
+        response = asyncio.run(Unserved(book, log).respond(Request(scope)))
+    assert response.status_code == 404
+    (entry,) = log.append.call_args_list
+    assert entry.args[1]["path"] == f"{UPLOAD_PATH}/..."
+    assert "tokentoken" not in f"{lines}{entry}{response.body!r}"

@@ -113,7 +113,7 @@ class IssuerSettings(_Section):
     """A bearer token for discovery and keys, as Kubernetes' API server wants one; read again each time."""
     ca_file: Path | None = None
     """The certificate authority of the issuer's server, when it is not a public one."""
-    proxy: str = ""
+    proxy: str = Field(default="", repr=False)
     unsafe_plain_http: bool = False
     """Take keys over http:// from another host. Whoever can change them on the way can be anybody."""
     keys_fresh_seconds: int = Field(default=600, ge=10, le=86_400)
@@ -169,6 +169,8 @@ class SnowflakeSettings(_Section):
     account: str = ""
     url: str = ""
     """https://<account>.snowflakecomputing.com when empty."""
+    unsafe_plain_http: bool = False
+    """Take an http:// `url` of another host: for networks that encrypt by themselves."""
     connect_seconds: float = 5.0
     request_seconds: float = 60.0
 
@@ -227,6 +229,8 @@ class CredentialsSettings(_Section):
 
 class VaultSettings(_Section):
     address: str = "http://127.0.0.1:8200"
+    unsafe_plain_http: bool = False
+    """Take an http:// address of another host: for networks that encrypt by themselves."""
     jwt_file: Path = Path("/var/run/secrets/hoop/vault-token")
     """The gateway's own workload identity: a projected token, re-read at each login."""
     auth_mount: str = "jwt"
@@ -244,7 +248,7 @@ class CatalogSettings(_Section):
 
 
 class StoreSettings(_Section):
-    url: str = "sqlite:///hoop.db"
+    url: str = Field(default="sqlite:///hoop.db", repr=False)  # a password may be in it
     """sqlite:///path for one process, postgresql://user@host/database for several replicas."""
     connect_seconds: float = Field(default=5.0, gt=0)
     lock_seconds: float = Field(default=5.0, gt=0)

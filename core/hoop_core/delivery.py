@@ -32,6 +32,7 @@ from hoop_core.errors import (
 )
 from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.listings import narrowed
 from hoop_core.masking.scrub import scrub
 from hoop_core.model import Json, Kind, Screen, Verdict
 from hoop_core.racing import finished_first
@@ -39,6 +40,7 @@ from hoop_core.records import asked_json, error_json
 from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
 from hoop_core.screeners import Screeners, ScreeningBusy
 from hoop_core.session import GuardedSession, QueryRequest, Stage
+from hoop_core.snowflake.http import NOT_REACHED
 from hoop_core.snowflake.session import SESSION_ENDED, SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.sql.loading import Put
@@ -71,6 +73,8 @@ class Plan:
     bindings: Json | None = None
     """The values that are still bound: names among them stand in the text."""
     staged: Staged = field(default_factory=Staged)
+    rows_recorded: int | None = None
+    """How many rows of the result the recording keeps; None: all."""
 
     @property
     def text(self) -> str:
@@ -128,6 +132,8 @@ class Delivery:
                 self._took_effect(session, plan, upstream, answer)
                 if statement:
                     await temporary.took_effect(session.temporary, statement, upstream)
+            if statement and statement.kind is Kind.SHOW and not request.describe_only:
+                answer = await _run(partial(narrowed, answer, plan.verdict), _weight(answer))
             put = plan.staged.loading
             if isinstance(put, Put):
                 return await self._offer(
@@ -156,6 +162,7 @@ class Delivery:
                 "tainted": tainted_json(taints),
                 **loaded_json(plan.staged, answer),
                 **_screened_json(taken, taints, plan),
+                **({} if taken.digest is None else {"digest": taken.digest}),
             }
             await self._ended(
                 session,
@@ -164,11 +171,14 @@ class Delivery:
                 intent,
                 entry,
                 record=partial(self._record, await files, session, request, taken),
+                light=self.recorder.local and _weight(answer) <= _LIGHT,
             )
         except Exception as e:
             error = as_hoop_error(e)
             await self._discard(files)
             outcome = {"status": _status(error, ran=ran), **error_json(error)}
+            if outcome["status"] == "unknown":
+                session.settings.lost(plan.verdict)
             if isinstance(error, ResultBlocked):
                 outcome["findings"] = found_json(error.findings, taints)
             await self._ended(session, request, plan, intent, outcome)
@@ -182,12 +192,10 @@ class Delivery:
                     reason=UPSTREAM_ENDED,
                 ) from None
             raise error from None
-        return Delivered(
-            taken.answer,
-            taken.chunks,
-            plan.binding.policy_digest,
-            used_by(plan.verdict.decision),
-        )
+        exceptions = used_by(plan.verdict.decision)
+        if taken.chunks is not None:
+            taken.chunks.exceptions = exceptions
+        return Delivered(taken.answer, taken.chunks, plan.binding.policy_digest, exceptions)
 
     async def _offer(
         self,
@@ -254,6 +262,7 @@ class Delivery:
             statement_id=request.statement_id,
             public_url=self.public_url,
             keep=not plan.verdict.decision.exposed and not screen.freed,
+            rows_recorded=plan.rows_recorded,
             screen=screen,
             taints=taints,
             labels=labels,
@@ -310,7 +319,11 @@ class Delivery:
             "sequenceId": intent,
             "querySubmissionTime": int(utc_now().timestamp() * 1000),
             "describeOnly": request.describe_only,
-            "parameters": {**request.parameters, "QUERY_TAG": _tag(session, request, intent)},
+            "parameters": {
+                **request.parameters,
+                "MULTI_STATEMENT_COUNT": 1,  # whatever the session was set to (parameters.SET_IN_VAIN)
+                "QUERY_TAG": _tag(session, request, intent),
+            },
         }
         if plan.bindings:
             body["bindings"] = plan.bindings
@@ -327,6 +340,8 @@ class Delivery:
                 await upstream.abort(request_id)
             answer = await running
         except SnowflakeUnavailable as e:
+            if e.reason == NOT_REACHED:
+                raise
             raise SnowflakeUnavailable(
                 f"{e.message} Whether the statement took effect is not known.",
                 "Look at the data before you run it again.",
@@ -365,15 +380,22 @@ class Delivery:
         outcome: Json,
         *,
         record: Callable[[], list[Json]] | None = None,
+        light: bool = True,
     ) -> None:
         """Raises StoreUnavailable: then the rows are withheld, for nothing shows what they were."""
-        entry = {"statement_id": request.statement_id, "intent": intent, **outcome}
+        kind, entry = (
+            "statement.outcome",
+            {"statement_id": request.statement_id, "intent": intent, **outcome},
+        )
 
-        def write() -> None:
-            recorded = {} if record is None else {"recording": record()}
-            self.log.append("statement.outcome", entry | recorded, session_id=session.id)
+        def told() -> Json:
+            return entry if record is None else entry | {"recording": record()}
 
-        await asyncio.to_thread(write)
+        if light:
+            entry, record = told(), None
+            written = self.log.append_at_once(kind, entry, session_id=session.id)
+        if not light or written is None:
+            await asyncio.to_thread(lambda: self.log.append(kind, told(), session_id=session.id))
         if not request.describe_only:
             self.lineage.emit(
                 plan.verdict,
@@ -443,7 +465,7 @@ def _status(error: HoopError, *, ran: bool) -> str:
     """
     if ran:
         return "withheld"
-    return "unknown" if isinstance(error, Unavailable) else "failed"
+    return "unknown" if isinstance(error, Unavailable) and error.reason != NOT_REACHED else "failed"
 
 
 def as_hoop_error(error: Exception) -> HoopError:

@@ -17,6 +17,7 @@ Masking comes before approval because the humans sign the text that will run (I2
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ from hoop_core.telemetry import gate, in_gate, statement, told
 from hoop_core.temporary import with_temporary
 
 _log = structlog.get_logger(__name__)
+_MOST_ASKED = 256 << 10
+"""Of bound values in one question. All that are open stand in one list, and each of them in the log."""
 
 
 @dataclass(slots=True)
@@ -150,12 +153,25 @@ class Guard:
         """Gates 2 to 7, or 4 to 7 for a plan that is there already. A refusal is in the log."""
         try:
             plan = plan or await self._decide(session, request)
-            plan, grant = await self._approval(session, request, plan)
-            with in_gate("credential"):
-                lease, upstream = await session.upstream(request.statement_id)
-            if request.abandoned.is_set() or session.closed:
-                raise Cancelled("The client took the statement back before it ran.")
+            while True:
+                plan, grant = await self._approval(session, request, plan)
+                with in_gate("credential"):
+                    lease, upstream = await session.upstream(request.statement_id)
+                if request.abandoned.is_set() or session.closed:
+                    raise Cancelled("The client took the statement back before it ran.")
+                if plan.binding.policy_digest == self.policy.digest:
+                    break
+                # Deciding and minting take their time: another policy is in force by now.
+                plan = await self._decide(session, request)
             held.enter_context(begun(session.staging, upstream, plan.staged))
+            held.enter_context(
+                session.settings.during(
+                    plan.verdict,
+                    granted=grant is not None,
+                    decided=plan.binding.settings,
+                    now=meaning_of(session.parameters, request.parameters),
+                )
+            )
             intent = await self._intent(session, request, plan, grant, lease.snowflake_user)
         except Exception as e:
             error = as_hoop_error(e)
@@ -237,7 +253,14 @@ class Guard:
             settings=settings,
             account=session.account,
         )
-        return Plan(verdict, binding, policy.screen_for(session.identity), settled.bindings, staged)
+        return Plan(
+            verdict,
+            binding,
+            policy.screen_for(session.identity),
+            settled.bindings,
+            staged,
+            policy.rows_recorded(session.identity),
+        )
 
     async def _exceptions(self, session: GuardedSession, policy: Policy) -> InForce:
         """A revocation counts at once: what is known for a moment here is asked again with the intent.
@@ -285,13 +308,21 @@ class Guard:
         terms = plan.verdict.decision.approval
         if terms is None:
             raise PolicyDenied("The policy asks for an approval but names no approvers.")
+        parameters = bound_values(request.bindings)
+        if len(json.dumps(parameters)) > _MOST_ASKED:
+            raise ApprovalRefused(
+                "This statement needs an approval, and binds more values than people could look at: at most "
+                f"{_MOST_ASKED} characters of them are put before approvers.",
+                "Send fewer at a time, or load them from a file, of which approvers see size and SHA-256.",
+                reason="APPROVAL_TOO_LARGE",
+            )
         decided = decision_json(plan.verdict.decision)
         question = {
             "requester": person_json(session.identity),
             "session_id": session.id,
             "run": run_json(session.run),
             "snowflake_role": session.role.snowflake_role,
-            "parameters": bound_values(request.bindings),
+            "parameters": parameters,
             "staged": plan.staged.as_json(),
             "settings": dict(plan.binding.settings),
             "sql": request.sql,
@@ -328,6 +359,14 @@ class Guard:
             return entry
 
         await asyncio.to_thread(self.log.append, kind, write, session_id=session.id)
+
+    async def still_shown(self, delivered: Delivered) -> None:
+        """Whether what a result rests on holds at this moment: it may be fetched long after it was made.
+
+        Raises ApprovalRefused, StoreUnavailable.
+        """
+        if delivered.exceptions:
+            await asyncio.to_thread(self.desk.still_standing, delivered.exceptions)
 
     async def ask_ahead(self, session: GuardedSession, request: QueryRequest) -> Approval | None:
         """Ask for a statement that will be run later; None when it needs no approval.
@@ -378,7 +417,10 @@ class Guard:
             return entry
 
         intent = await asyncio.to_thread(
-            self.log.append, "statement.intent", write, session_id=session.id
+            self.log.append,
+            "statement.intent",
+            write if grant is not None or exceptions else entry,
+            session_id=session.id,
         )
         told(intent=intent)
         return intent

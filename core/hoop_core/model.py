@@ -233,6 +233,34 @@ class AnswerVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """What a SHOW may tell its caller of: the objects that some pattern of `shown` covers and none of `hidden`.
+
+    Patterns have three parts, `*` for any. Of objects that one of `uncounted` covers no size is told. `places` are
+    patterns of schemas that the caller may write to: tools look for them before they do.
+    """
+
+    shown: tuple[tuple[str, ...], ...] = ()
+    hidden: tuple[tuple[str, ...], ...] = ()
+    uncounted: tuple[tuple[str, ...], ...] = ()
+    places: tuple[tuple[str, ...], ...] = ()
+
+    def shows(self, name: tuple[str, ...]) -> bool:
+        """Of a database (one part), a schema (two) or an object (three)."""
+        granted = self.shown if len(name) > 2 else (*self.shown, *self.places)
+        return any(_covers(p, name) for p in granted) and not any(
+            _covers(p, name) and set(p[len(name) :]) <= {"*"} for p in self.hidden
+        )
+
+    def counts(self, name: tuple[str, ...]) -> bool:
+        return not any(_covers(p, name) for p in self.uncounted)
+
+
+def _covers(pattern: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    return all(p in ("*", n) for p, n in zip(pattern, name, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     outcome: Outcome
     reasons: tuple[Reason, ...]
@@ -245,6 +273,8 @@ class Decision:
     The column `*` with the mask `row_filter` stands for rows that others do not see."""
     filtered: tuple[FilteredTable, ...] = ()
     """Tables of which the caller sees only the rows that a filter of the policy lets by."""
+    listing: Listing | None = None
+    """Of a SHOW: what may stand in its answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 MEANING = frozenset({
     "BINARY_INPUT_FORMAT", "BINARY_OUTPUT_FORMAT", "DATE_INPUT_FORMAT", "DATE_OUTPUT_FORMAT",
     "ERROR_ON_NONDETERMINISTIC_MERGE", "ERROR_ON_NONDETERMINISTIC_UPDATE",
-    "GEOGRAPHY_OUTPUT_FORMAT", "GEOMETRY_OUTPUT_FORMAT", "STRICT_JSON_OUTPUT",
+    "GEOGRAPHY_OUTPUT_FORMAT", "GEOMETRY_OUTPUT_FORMAT", "JSON_INDENT", "STRICT_JSON_OUTPUT",
     "TIMESTAMP_DAY_IS_ALWAYS_24H", "TIMESTAMP_INPUT_FORMAT", "TIMESTAMP_LTZ_OUTPUT_FORMAT",
     "TIMESTAMP_NTZ_OUTPUT_FORMAT", "TIMESTAMP_OUTPUT_FORMAT", "TIMESTAMP_TYPE_MAPPING",
     "TIMESTAMP_TZ_OUTPUT_FORMAT", "TIMEZONE", "TIME_INPUT_FORMAT", "TIME_OUTPUT_FORMAT",
@@ -42,6 +42,9 @@ _OF_DRIVERS = frozenset({
 
 ALTERABLE = MEANING | _MANNER | _OF_DRIVERS
 """What ALTER SESSION may set. QUERY_TAG too: each statement is sent with Hoop's tag, the caller's behind it."""
+SET_IN_VAIN = {"MULTI_STATEMENT_COUNT": frozenset({"0", "1"})}
+"""What tools (Ibis) set among others in every session, and to which values. It has no effect: each statement is
+sent with a count of 1 of its own. Alone it is refused, for then somebody means it."""
 AT_SIGN_IN = ALTERABLE
 """What a driver may set when it signs in, or with one statement."""
 

@@ -11,6 +11,10 @@ from hoop_core.approvals.binding import digest
 from hoop_core.errors import HoopError, SnowflakeError
 from hoop_core.model import Decision, Identity, Json, RunContext, Verdict
 from hoop_core.session import GuardedSession, QueryRequest, meaning_of
+from hoop_core.sql.limits import DEFAULT
+
+_BEGINNING = 2_000
+"""Characters that are kept of a text that nobody reads."""
 
 
 def sha256(text: str) -> str:
@@ -57,13 +61,22 @@ def asked_json(session: GuardedSession, request: QueryRequest) -> Json:
         "snowflake_role": session.role.snowflake_role,
         "database": session.names.database,
         "schema": session.names.schema,
-        "sql": request.sql,
-        "sql_sha256": sha256(request.sql),
+        **_asked_sql(request.sql),
         "settings": meaning_of(session.parameters, request.parameters),
         "autocommit": str(session.parameters.get("AUTOCOMMIT", True)).lower(),
         "parameters_sha256": digest(request.bindings) if request.bindings else None,
         "describe_only": request.describe_only,
     }
+
+
+def _asked_sql(sql: str) -> Json:
+    """The text to its last character, save of one that is refused unread for its length: else a few small
+    packed requests would fill the log, and a log that is full stops everybody.
+    """
+    told: Json = {"sql": sql, "sql_sha256": sha256(sql)}
+    if len(sql) > DEFAULT.max_chars:
+        told |= {"sql": sql[:_BEGINNING], "sql_characters": len(sql)}
+    return told
 
 
 def bound_values(bindings: Json | None) -> list[Json] | None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 from hoop_core.audit.recording import rowset_to_arrow
 from hoop_core.errors import NotServed, ResultBlocked, SnowflakeUnavailable
@@ -60,12 +63,16 @@ class ChunkSet:
     headers: dict[str, str] = field(repr=False)
     secret: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
     keep: bool = True
+    kept_parts: int | None = None
+    """Of how many parts the rows are recorded, the first ones; of the others the digest. None: of all."""
     sizes: tuple[int, ...] = ()
     """Bytes of each part, as Snowflake tells them; 0 where it does not."""
     rowtype: tuple[Json, ...] = ()
     labels: tuple[str, ...] | None = None
     screen: Screen = field(default_factory=Screen)
     taints: Taints = field(default_factory=Taints)
+    exceptions: tuple[str, ...] = ()
+    """The approved exceptions that the parts rest on."""
     recorded: set[int] = field(default_factory=set)
     deliveries: Counter[int] = field(default_factory=Counter)
 
@@ -96,6 +103,8 @@ class TakenOver:
     """Whether the first part was not read by the detectors, and did not have to be."""
     labels: tuple[str, ...] = ()
     """What the columns are called to people: see `taint.labels_of`."""
+    digest: Json | None = None
+    """Size and SHA-256 of the first part, where `inline` does not hold all of it."""
 
 
 def take_over(
@@ -109,13 +118,15 @@ def take_over(
     taints: Taints = _NO_TAINTS,
     labels: tuple[str, ...] | None = None,
     unread: bool = False,
+    rows_recorded: int | None = None,
 ) -> TakenOver:
     """Make Snowflake's successful answer presentable, its first part screened by the detectors.
 
     Raises NotServed, ResultBlocked or SnowflakeUnavailable.
 
     `keep` is false for rows that hold protected values (an exception lets this caller see them): the
-    recording then has no copy of them. With `unread` the first part passes as it is.
+    recording then has no copy of them. With `unread` the first part passes as it is. `rows_recorded` are the
+    first rows that the recording holds, rounded up to whole parts behind the first one; None: all.
     """
     data = answer.get("data") or {}
     if "stageInfo" in data or "src_locations" in data or "presignedUrl" in data:
@@ -129,6 +140,7 @@ def take_over(
     passed["queryId"] = statement_id
     passed["parameters"] = told(_by_name(data.get("parameters")))
     result_format = str(data.get("queryResultFormat") or "json")
+    rows = int(data.get("total") or 0)
     names = tuple(str(c.get("name", "")) for c in passed.get("rowtype") or ())
     labels = names if labels is None else labels
     findings: tuple[Finding, ...] = ()
@@ -147,6 +159,7 @@ def take_over(
             sizes=tuple(_size(c) for c in data["chunks"]),
             labels=labels,
             rowtype=tuple(passed.get("rowtype") or ()),
+            kept_parts=_kept_parts(data, rows, rows_recorded),
             screen=screen,
             taints=taints,
         )
@@ -158,9 +171,43 @@ def take_over(
         ]
         passed["chunkHeaders"] = {CHUNK_HEADER: chunks.secret}
     shown = {"data": passed, "success": True, "code": None, "message": None}
-    rows = int(data.get("total") or 0)
-    inline = _inline(passed, result_format)
-    return TakenOver(shown, inline, rows, chunks, keep, findings, unread, labels)
+    whole = _inline(passed, result_format)
+    inline = whole if rows_recorded is None else _first_rows(whole, rows_recorded)
+    digest = None
+    if keep and inline is not whole:
+        digest = {"size": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    return TakenOver(shown, inline, rows, chunks, keep, findings, unread, labels, digest)
+
+
+def _kept_parts(data: Json, total: int, rows: int | None) -> int | None:
+    """The parts that the first `rows` rows of a result stand in, without the one that came with the answer."""
+    if rows is None:
+        return None
+    counts = [int(c.get("rowCount") or 0) for c in data["chunks"]]
+    missing, parts = rows - (total - sum(counts)), 0
+    while missing > 0 and parts < len(counts):
+        missing -= counts[parts]
+        parts += 1
+    return parts
+
+
+def _first_rows(stream: bytes, rows: int) -> bytes:
+    """The first rows of an Arrow IPC stream: the same bytes when it has no more, none for 0.
+
+    One that cannot be read is not kept: how many rows it would hold is not known.
+    """
+    if not stream or not rows:
+        return b"" if stream else stream
+    try:
+        table = pa.ipc.open_stream(stream).read_all()
+    except (pa.ArrowException, ValueError, OSError):
+        return b""
+    if table.num_rows <= rows:
+        return stream
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.slice(0, rows))
+    return bytes(sink.getvalue())
 
 
 def _by_name(parameters: Any) -> Json:

@@ -28,6 +28,7 @@ from hoop_core.model import (
 )
 from hoop_core.parameters import AT_SIGN_IN, MEANING, TOLD
 from hoop_core.serving import Serving
+from hoop_core.settings_held import SettingsHeld
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.catalog import CatalogObject
 from hoop_core.sql.limits import scan
@@ -56,6 +57,7 @@ class GuardedSession:
     """Key of the Snowflake account that the client chose (`model.account_key`)."""
     staging: Staging = field(default_factory=Staging, repr=False)
     serving: Serving = field(default_factory=Serving, repr=False)
+    settings: SettingsHeld = field(default_factory=SettingsHeld, repr=False)
     temporary: dict[TableName, CatalogObject] = field(default_factory=dict, repr=False)
     """The temporary tables that it has made (temporary.py)."""
     _opening: asyncio.Task[tuple[Lease, SnowflakeSession]] | None = field(default=None, repr=False)

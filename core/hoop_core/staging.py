@@ -38,6 +38,8 @@ class StagedFile:
     size: int
     sure: bool = True
     """False while it is being written, and when nobody knows whether it was."""
+    purged: bool = False
+    """Whether a load was told to delete it: it may be there, and may not."""
 
 
 Contents = tuple[StagedFile, ...]
@@ -56,6 +58,8 @@ class Staging:
     tables: set[TableName] = field(default_factory=set)
     _upstream: object = field(default=None, repr=False)
     _reading: dict[TableName | None, int] = field(default_factory=dict)
+    _written: dict[TableName | None, int] = field(default_factory=dict)
+    """By stage: how many uploads into it are under way."""
     _bound: int = 0
     _moving: int = 0
 
@@ -153,11 +157,12 @@ class Staging:
     @contextmanager
     def reading(self, stage: Stage | None, decided: Contents) -> Iterator[None]:
         """While a statement reads a stage nothing is written there. Raises StatementRefused if what it was
-        decided on has changed meanwhile.
+        decided on has changed meanwhile, or the stage is gone: its name may then mean somebody else's.
         """
         if stage is None:
             yield
             return
+        self.check_own(stage)
         if self.contents(stage) != decided:
             raise refuse(
                 "STAGE",
@@ -196,13 +201,20 @@ class Staging:
         return (self.stages.get(stage.name) or {}).get(_path(stage, name))
 
     def writing(self, stage: Stage, name: str, sha256: str, size: int) -> bool:
-        """Note a file that is going to be written; False while a statement reads the stage, or without it."""
+        """Note a file that is going to be written, until `written`; False while a statement reads the stage,
+        or without it.
+        """
         files = self.stages.get(stage.name)
         if files is None or self._reading.get(stage.name):
             return False
         path = _path(stage, name)
         files[path] = StagedFile(path, sha256, size, sure=False)
+        self._written[stage.name] = self._written.get(stage.name, 0) + 1
         return True
+
+    def written(self, stage: Stage) -> None:
+        """An upload that was `writing` has come to its end, whichever."""
+        self._written[stage.name] -= 1
 
     def wrote(self, stage: Stage, name: str, sha256: str, size: int) -> None:
         files = self.stages.get(stage.name)
@@ -213,21 +225,43 @@ class Staging:
     # ------------------------------------------------------------------ effects
 
     def begins(self, loading: Loading | None) -> None:
-        """From here on nobody knows whether what is to be dropped is still there."""
-        if isinstance(loading, Drop):
+        """From here on nobody knows whether what is to be dropped or replaced is still there.
+
+        Raises StatementRefused if that is not this session's own any more since the statement was decided on,
+        or is in use: a file on its way would be in the new stage and in no record of it.
+        """
+        if loading is not None and self.admit(loading) != loading:
+            raise refuse("STAGE", "Another statement has dropped it meanwhile.", "Create it anew.")
+        if isinstance(loading, CreateStage) and loading.replace:
+            self._ends(loading.name)
+        elif isinstance(loading, Drop):
             if loading.what == "STAGE":
-                self.stages.pop(loading.name, None)
+                self._ends(loading.name)
             else:
                 self.formats.discard(loading.name)
         elif isinstance(loading, Rename):
             self.tables -= {loading.table, loading.to}
 
+    def _ends(self, stage: TableName) -> None:
+        if self._reading.get(stage) or self._written.get(stage):
+            raise refuse(
+                "STAGE",
+                f"The stage {stage} is being read or written.",
+                "Drop or replace it once all uploads and loads have ended.",
+            )
+        self.stages.pop(stage, None)
+
     def took_effect(self, loading: Loading | None) -> None:
+        if isinstance(loading, CreateStage | CreateFormat) and loading.if_not_exists:
+            return  # it was there and is; or it was dropped meanwhile, and what was found is another's
         if isinstance(loading, CreateStage):
-            if loading.replace or loading.name not in self.stages:
-                self.stages[loading.name] = {}
+            self.stages[loading.name] = {}
         elif isinstance(loading, CreateFormat):
             self.formats.add(loading.name)
+        elif isinstance(loading, CopyInto):
+            if ("PURGE", "TRUE") in loading.options:
+                files = self.stages.get(loading.source.name) or {}
+                files |= {f.path: replace(f, purged=True) for f in self.contents(loading.source)}
         elif isinstance(loading, Rename):
             self.tables.add(loading.to)
 

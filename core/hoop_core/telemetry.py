@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.trace import Span, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Span, Status, StatusCode, TracerProvider, get_current_span
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from hoop_core.errors import (
@@ -93,11 +94,19 @@ class _Tracing:
     """The provider in use. The process-wide default of OpenTelemetry is the host's, and stays alone."""
 
     tracer: trace.Tracer = trace.NoOpTracer()
+    on = False
+
+    @classmethod
+    def span(cls, name: str) -> AbstractContextManager[Span]:
+        return cls.tracer.start_as_current_span(
+            name, record_exception=False, set_status_on_exception=False
+        )
 
 
 def trace_with(provider: TracerProvider | None) -> None:
     """Send spans to `provider`; None: nowhere."""
     _Tracing.tracer = provider.get_tracer("hoop") if provider else trace.NoOpTracer()
+    _Tracing.on = provider is not None
 
 
 @dataclass(slots=True)
@@ -175,20 +184,37 @@ def _failed(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, reason))
 
 
-@contextmanager
-def in_gate(name: str) -> Iterator[None]:
+class in_gate:  # noqa: N801 - used like a function
     """Measure and trace a block; `name` is from the code."""
-    began = time.perf_counter()
-    with _Tracing.tracer.start_as_current_span(
-        name, record_exception=False, set_status_on_exception=False
-    ) as span:
-        try:
-            yield
-        except BaseException as e:
-            _failed(span, e)
-            raise
-        finally:
-            GATES.labels(name).observe(time.perf_counter() - began)
+
+    __slots__ = ("_began", "_name", "_span")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        # Even a span that goes nowhere takes longer than most gates.
+        self._span = _Tracing.span(self._name) if _Tracing.on else None
+        if self._span is not None:
+            self._span.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _gate_seconds(self._name).observe(time.perf_counter() - self._began)
+        if self._span is not None:
+            if error is not None:
+                _failed(get_current_span(), error)
+            self._span.__exit__(kind, error, traceback)
+
+
+@cache
+def _gate_seconds(name: str) -> Histogram:
+    return GATES.labels(name)
 
 
 def gate(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:

@@ -251,7 +251,8 @@ class Uploads:
             )
         staging, stage = slot.session.staging, slot.put.stage
         there = staging.known(stage, name)
-        if there is not None and there.sure and slot.put.option("OVERWRITE", "FALSE") != "TRUE":
+        kept = there is not None and there.sure and not there.purged
+        if there is not None and kept and slot.put.option("OVERWRITE", "FALSE") != "TRUE":
             if there.sha256 != taken.digest:
                 raise UploadRefused(
                     409,
@@ -270,10 +271,11 @@ class Uploads:
         self._writing.add(place)
         try:
             await self._send(slot, taken, name)
+            slot.done[name] = taken.digest
+            staging.wrote(stage, name, taken.digest, taken.size)
         finally:
             self._writing.discard(place)
-        slot.done[name] = taken.digest
-        staging.wrote(stage, name, taken.digest, taken.size)
+            staging.written(stage)
 
     async def _send(self, slot: _Slot, taken: _Taken, name: str) -> None:
         """On record first (I1), then into the stage, then the outcome on record."""

@@ -13,7 +13,7 @@ so moves come one after another, also those of several replicas.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     Text,
     cast,
     exists,
@@ -223,20 +224,13 @@ class ApprovalDesk:
 
         The rows are locked against a revocation until then. Raises ApprovalRefused.
         """
-        holding = connection.scalars(
-            select(approvals.c.id)
-            .where(approvals.c.id.in_(identifiers))
-            .where(approvals.c.scope.is_not(None))
-            .where(approvals.c.status == ApprovalStatus.APPROVED)
-            .where(approvals.c.valid_until > utc_now())
-            .with_for_update(read=True)
-        )
-        ended = sorted(set(identifiers) - set(holding))
-        if ended:
-            raise ApprovalRefused(
-                f"The masking exception {', '.join(ended)} ended before the statement ran.",
-                "Run the statement again: it will show the columns masked.",
-            )
+        holding = connection.scalars(_holding(identifiers).with_for_update(read=True))
+        _check_all_of(identifiers, holding)
+
+    def still_standing(self, identifiers: Collection[str]) -> None:
+        """Standing grants hold at this moment. Raises ApprovalRefused, StoreUnavailable."""
+        with self._store.read() as connection:
+            _check_all_of(identifiers, connection.scalars(_holding(identifiers)))
 
     def revoke(self, identifier: str, who: Identity, reason: str) -> Approval:
         """End a standing grant, or its question, at once. Raises ApprovalRefused, which is logged."""
@@ -414,6 +408,25 @@ def _visible_to(who: Identity, dialect: str) -> ColumnElement[bool]:
     group = unpacked(approvals.c.approvers).table_valued("value")
     may_answer = exists(select(1).select_from(group).where(group.c.value.in_(who.groups)))
     return or_(approvals.c.requester_key == who.key, may_answer)
+
+
+def _holding(identifiers: Collection[str]) -> Select[tuple[str]]:
+    return (
+        select(approvals.c.id)
+        .where(approvals.c.id.in_(identifiers))
+        .where(approvals.c.scope.is_not(None))
+        .where(approvals.c.status == ApprovalStatus.APPROVED)
+        .where(approvals.c.valid_until > utc_now())
+    )
+
+
+def _check_all_of(identifiers: Collection[str], holding: Iterable[str]) -> None:
+    ended = sorted(set(identifiers) - set(holding))
+    if ended:
+        raise ApprovalRefused(
+            f"The masking exception {', '.join(ended)} has ended.",
+            "Run the statement again: it will show the columns masked.",
+        )
 
 
 def _check_pending(connection: Connection, binding: Bound) -> None:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hoop_core.errors import ConfigError, EvidenceError
 
 _ED25519 = b"\x01"
+_OTHERS = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,14 @@ def load_or_create_key(path: Path, name: str) -> LogKey:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
                 with os.fdopen(descriptor, "wb") as f:
                     f.write(made)
-        private = load_pem_private_key(path.read_bytes(), None)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & _OTHERS:
+                raise ConfigError(
+                    f"The log's key {path} is open to other users of this machine: who has it can sign a "
+                    "forged log.",
+                    "Set its mode to 0600, or to 0640 where the gateway reads it by its group.",
+                )
+            private = load_pem_private_key(file.read(), None)
     except (OSError, ValueError) as e:
         raise ConfigError(f"The log's key {path} cannot be used: {e}.") from None
     if not isinstance(private, Ed25519PrivateKey):

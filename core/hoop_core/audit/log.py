@@ -11,6 +11,7 @@ So everything that is changed together with an entry is changed by one writer at
 from __future__ import annotations
 
 import copy
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from hoop_core.audit.canonical import canonical
 from hoop_core.audit.checkpoint import Checkpoint, LogKey, open_note
 from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 from hoop_core.model import Json
-from hoop_core.store import Lock, Store
+from hoop_core.store import Busy, Lock, Store
 from hoop_core.store.tables import log_checkpoints, log_entries
 from hoop_core.telemetry import log_append
 
@@ -46,8 +47,14 @@ def utc_now() -> datetime:
 
 _MOST_AT_ONCE = 256
 _PAGE = 2000
+_PAGE_SHOWN = 200
+"""For those who stop when they have seen enough: entries can be long."""
 _LAST = select(func.max(log_entries.c.seq))
 _INSERT = insert(log_entries)
+_PLAIN_INSERT = (
+    "INSERT INTO log_entries (seq, kind, session_id, entry, leaf) "
+    "VALUES (:seq, :kind, :session_id, :entry, :leaf)"
+)
 _LAST_NOTE = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size.desc()).limit(1)
 _LAST_SIGNED = select(func.max(log_checkpoints.c.signed_at))
 
@@ -67,9 +74,14 @@ class _Pending:
     failed: BaseException | None = None
     ended: bool = False
 
-    def row(self, connection: Connection, seq: int) -> Json:
+    def row(self, connection: Connection | None, seq: int) -> Json:
         """Make the changes that come with the entry, and write down what goes into the log."""
-        content = self.data(connection) if callable(self.data) else self.data
+        if not callable(self.data):
+            content = self.data
+        elif connection is None:
+            raise AssertionError("changes need a transaction")
+        else:
+            content = self.data(connection)
         text = canonical(
             {
                 "seq": seq,
@@ -134,6 +146,26 @@ class AuditLog:
                     self._write_waiting()
             return pending.outcome()
 
+    def append_at_once(self, kind: str, data: Json, *, session_id: str | None = None) -> int | None:
+        """`append`, without a wait: for what follows an entry that is durable, such as a statement's end.
+
+        The entry is where the end of this process cannot undo it, and durable SETTLE_SECONDS later. None when
+        that takes a wait, for another writer or another machine. Raises StoreUnavailable.
+        """
+        if self._store.shared or not self._writing.acquire(blocking=False):
+            return None
+        pending = _Pending(kind, data, session_id)
+        try:
+            if self._waiting:  # they were first
+                return None
+            with log_append(kind), self._store.write_unsynced() as cursor:
+                self._insert(cursor, [pending])
+            return pending.seq
+        except Busy:
+            return None
+        finally:
+            self._writing.release()
+
     def _write_waiting(self) -> None:
         """Write what is queued, oldest first. What is wrong with one of them is that one's fault alone."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
@@ -150,11 +182,10 @@ class AuditLog:
     def _write(self, batch: list[_Pending]) -> None:
         """One transaction. Raises _Spoiled, and then nothing is written, for a batch of several only."""
         try:
-            with self._store.write() as connection:
-                self._store.lock(connection, Lock.LOG)
-                last = connection.scalar(_LAST)
-                start = 0 if last is None else last + 1
-                connection.execute(_INSERT, self._rows(connection, batch, start))
+            if self._store.shared or any(callable(p.data) for p in batch):
+                self._write_with_changes(batch)
+            else:
+                self._write_alone(batch)
         except _Spoiled:
             raise
         except Exception as e:
@@ -165,7 +196,25 @@ class AuditLog:
             for pending in batch:
                 pending.end(None)
 
-    def _rows(self, connection: Connection, batch: list[_Pending], start: int) -> list[Json]:
+    def _write_with_changes(self, batch: list[_Pending]) -> None:
+        with self._store.write() as connection:
+            self._store.lock(connection, Lock.LOG)
+            last = connection.scalar(_LAST)
+            connection.execute(_INSERT, self._rows(connection, batch, last))
+
+    def _write_alone(self, batch: list[_Pending]) -> None:
+        """The same where nothing else changes, which is what every statement waits for twice."""
+        with self._store.write_plainly() as cursor:
+            self._insert(cursor, batch)
+
+    def _insert(self, cursor: sqlite3.Cursor, batch: list[_Pending]) -> None:
+        (last,) = cursor.execute("SELECT max(seq) FROM log_entries").fetchone()
+        cursor.executemany(_PLAIN_INSERT, self._rows(None, batch, last))
+
+    def _rows(
+        self, connection: Connection | None, batch: list[_Pending], last: int | None
+    ) -> list[Json]:
+        start = 0 if last is None else last + 1
         rows = []
         for seq, pending in enumerate(batch, start):
             try:
@@ -265,16 +314,16 @@ class AuditLog:
 
 def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[Entry]:
     """The stored entries in order, read in pages so that memory stays flat."""
-    start = 0
+    start, page = 0, _PAGE if session_id is None else _PAGE_SHOWN
     while True:
         query = select(log_entries).where(log_entries.c.seq >= start)
         if session_id is not None:
             query = query.where(log_entries.c.session_id == session_id)
         with store.read() as connection:
-            rows = connection.execute(query.order_by(log_entries.c.seq).limit(_PAGE)).all()
+            rows = connection.execute(query.order_by(log_entries.c.seq).limit(page)).all()
         for row in rows:
             yield Entry(row.seq, row.kind, row.session_id, row.entry, bytes(row.leaf))
-        if len(rows) < _PAGE:
+        if len(rows) < page:
             return
         start = rows[-1].seq + 1
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from hoop_core.errors import StoreUnavailable
 from hoop_core.model import Json
@@ -26,35 +27,48 @@ _SAFE = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A stored file: its path below the recordings' root, size in bytes and SHA-256 (hex)."""
+    """What passed: size in bytes, SHA-256 (hex), and the file's path below the recordings' root; "" when only
+    the digest is kept.
+    """
 
     path: str
     size: int
     sha256: str
 
     def as_json(self) -> Json:
-        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+        told = {"size": self.size, "sha256": self.sha256}
+        return {"path": self.path, **told} if self.path else told
 
 
 class PartWriter:
-    """A recording in the making: bytes go to the file and into its digest."""
+    """A recording in the making: bytes go into its digest, and to the file if there is one."""
 
-    def __init__(self, path: str, file: IO[bytes], remove: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        file: IO[bytes] | None = None,
+        remove: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path, self._file, self._remove = path, file, remove
         self._size, self._digest = 0, hashlib.sha256()
         self._kept = False
 
-    def write(self, piece: bytes) -> None:
-        try:
-            self._file.write(piece)
-        except OSError as e:
-            raise _unwritable(self._path, e) from e
-        self._size += len(piece)
-        self._digest.update(piece)
+    def write(self, *pieces: bytes) -> None:
+        """Raises StoreUnavailable."""
+        for piece in pieces:
+            try:
+                if self._file is not None:
+                    self._file.write(piece)
+            except OSError as e:
+                raise _unwritable(self._path, e) from e
+            self._size += len(piece)
+            self._digest.update(piece)
 
     def close(self) -> Recorded:
+        """Raises StoreUnavailable."""
         try:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         except OSError as e:
             raise _unwritable(self._path, e) from e
         self._kept = True
@@ -62,7 +76,7 @@ class PartWriter:
 
     def discard(self) -> None:
         """Remove what was not closed. What stays all the same is in no log entry, and so no evidence."""
-        if self._kept:
+        if self._kept or self._file is None:
             return
         with suppress(OSError, ValueError):
             self._file.close()
@@ -96,6 +110,8 @@ class Recorder:
 
     def __init__(self, root: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(root)
+        self.local = isinstance(self._fs, LocalFileSystem)
+        """Whether a few bytes are written sooner than handed to a thread."""
 
     def open_part(self, session_id: str, name: str) -> PartWriter:
         """A file that is written as it streams by; one that is there is never overwritten.

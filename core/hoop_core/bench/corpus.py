@@ -46,7 +46,7 @@ def tpcds(folder: Path = CHECKOUT) -> Corpus:
         raise ConfigError(
             f"The statements of TPC-DS are not in {folder} ({e.strerror}).",
             "They are in Hoop's source tree (tests/data), not in the package: name that folder by "
-            "--corpus, or measure the rest with --only detectors --only gateway.",
+            "--corpus, or measure the rest with --only detectors --only overhead.",
         ) from None
     return read_corpus(text, tables)
 

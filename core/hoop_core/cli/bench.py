@@ -17,9 +17,10 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from hoop_core.bench import analysis, corpus, gateway
+from hoop_core.bench import analysis, corpus, overhead
 from hoop_core.bench import plot as drawing
 from hoop_core.bench.detectors import detectors
+from hoop_core.bench.streaming import streaming, table_rows, write_policy
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.devstack.stack import DevStack
 from hoop_core.model import Json
@@ -30,7 +31,8 @@ class Section(StrEnum):
 
     ANALYSIS = "analysis"
     DETECTORS = "detectors"
-    GATEWAY = "gateway"
+    OVERHEAD = "overhead"
+    STREAMING = "streaming"
 
 
 Measured = tuple[Json, list[RenderableType]]
@@ -44,6 +46,9 @@ def bench(  # noqa: PLR0917 - options of a command
     rows: Annotated[
         int, typer.Option("--rows", min=1000, help="Rows of each column for the detectors.")
     ] = 1_000_000,
+    result_rows: Annotated[
+        int, typer.Option("--result-rows", min=50_000, help="Rows of the streamed result.")
+    ] = 10_000_000,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the cost by length.")
     ] = None,
@@ -52,11 +57,12 @@ def bench(  # noqa: PLR0917 - options of a command
     ] = corpus.CHECKOUT,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what Hoop adds: analysis on TPC-DS, the detectors, and the way through the gateway."""
+    """Measure what Hoop adds: analysis on TPC-DS, the detectors, statements and large results through the gateway."""
     sections: dict[Section, Callable[[Status], Measured]] = {
         Section.ANALYSIS: lambda status: _analysis(status, runs, folder, plot),
         Section.DETECTORS: lambda status: _detectors(status, rows),
-        Section.GATEWAY: lambda status: _gateway(status, runs),
+        Section.OVERHEAD: lambda status: _overhead(status, runs),
+        Section.STREAMING: lambda status: _streaming(status, result_rows),
     }
     progress = Console(stderr=True, quiet=as_json)
     result: Json = {}
@@ -100,17 +106,30 @@ def _detectors(status: Status, rows: int) -> Measured:
     ]
 
 
-def _gateway(status: Status, runs: int) -> Measured:
+def _overhead(status: Status, runs: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="hoop-bench-") as folder:
         status.update("appending to the log")
-        log = gateway.appends(Path(folder), runs * 10)
+        log = overhead.appends(Path(folder), runs * 10)
         status.update("starting the embedded stack")
         with DevStack(Path(folder) / "stack") as stack:
-            status.update("running statements, directly and through Hoop")
-            statements = gateway.statements(stack.info, runs)
+            statements = overhead.statements(stack.info, runs, status.update)
     return {"statements": statements, "log": log}, [
-        _table("Directly and through Hoop (ms)", statements),
+        _table("Statements, directly and through Hoop", list(overhead.rows(statements))),
         Text(f"Log: {log['per_second']:,} durable entries a second, one writer"),
+    ]
+
+
+def _streaming(status: Status, rows: int) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="hoop-bench-") as folder:
+        status.update("starting the embedded stack")
+        policy = write_policy(Path(folder) / "policy.yaml")
+        with DevStack(Path(folder) / "stack", policy=policy) as stack:
+            found = streaming(stack, rows, status.update)
+    return {"streaming": found}, [
+        _table(
+            f"A result of {rows:,} rows into Arrow, directly and through Hoop", table_rows(found)
+        ),
+        Text("M/s: million rows a second; growth: of the gateway's resident memory meanwhile"),
     ]
 
 

@@ -18,7 +18,7 @@ from hoop_core.policy.file import check_policy
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import load_catalog
 
-_COUNTED = ("roles", "tags", "masks", "row_filters", "detectors", "rules", "cases")
+_COUNTED = ("roles", "tags", "masks", "row_filters", "detectors", "recordings", "rules", "cases")
 
 
 def check(

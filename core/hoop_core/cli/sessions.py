@@ -44,6 +44,8 @@ def show(
         table.add_row(
             str(entry["seq"]), entry["at"][11:23], entry["kind"], plain(_details(entry["data"]))
         )
+    if not found.get("whole", True):
+        table.caption = "The first entries only; hoop audit export has all."
     emit(as_json, found, table)
 
 

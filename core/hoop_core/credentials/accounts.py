@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import urlsplit
 
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import AccountSettings, Settings, SnowflakeSettings
@@ -21,8 +22,10 @@ from hoop_core.credentials.sweeper import Sweeper
 from hoop_core.credentials.upstream import Upstreams
 from hoop_core.credentials.vault import OnThreads, VaultMinter
 from hoop_core.errors import ConfigError, IdentityError
+from hoop_core.identity.fetch import check_url
 from hoop_core.model import RoleBinding, account_key
 from hoop_core.policy.model import Policy
+from hoop_core.replicas import is_loopback
 from hoop_core.serving import Upstream
 from hoop_core.session import GuardedSession
 from hoop_core.snowflake.http import SnowflakeHttp
@@ -131,8 +134,12 @@ def configured(settings: Settings) -> tuple[AccountSettings, ...]:
             "--config when it is elsewhere.",
         )
     all_ = (AccountSettings(**default.model_dump()), *settings.accounts)
+    if settings.credentials.backend == "vault":
+        _check_address(settings.vault.address, "vault.address", settings.vault.unsafe_plain_http)
     seen: set[str] = set()
     for account in all_:
+        if account.url:
+            _check_address(account.url, "snowflake.url", account.unsafe_plain_http)
         key = account_key(account.account)
         if not key or key in seen:
             raise ConfigError(
@@ -141,6 +148,19 @@ def configured(settings: Settings) -> tuple[AccountSettings, ...]:
             )
         seen.add(key)
     return all_
+
+
+def _check_address(url: str, what: str, plain: bool) -> None:
+    """Raises ConfigError for what is no address, or one by which credentials would travel in clear."""
+    check_url(url, what, unsafe_plain_http=True)
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not plain and not is_loopback(parts.hostname or ""):
+        raise ConfigError(
+            f"{what} is an http:// address of another host: Hoop's tokens and its users' keys would "
+            "travel in clear.",
+            f"Use https://, or set {what.partition('.')[0]}.unsafe_plain_http where the network itself "
+            "encrypts.",
+        )
 
 
 def minter_for(settings: Settings, account: AccountSettings, installed: str) -> Minter:

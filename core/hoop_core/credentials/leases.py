@@ -19,7 +19,7 @@ from hoop_core.audit.log import utc_now
 from hoop_core.config import CredentialsSettings, SnowflakeSettings
 from hoop_core.credentials.ledger import Ledger, NotOurs
 from hoop_core.credentials.listing import Listing
-from hoop_core.credentials.minting import Minter, stands_for
+from hoop_core.credentials.minting import VAULT_FAULT, Minter, stands_for
 from hoop_core.credentials.observer import OBSERVER_SESSION, Observer
 from hoop_core.errors import (
     HoopError,
@@ -138,8 +138,17 @@ class LeaseKeeper:
                 reason="TOO_MANY_USERS",
             ) from None
 
-    @credential_step("mint")
     async def _acquire(self, role: RoleBinding, session_id: str) -> Lease:
+        """Vault learns by a failing call that its plugin's process has died, and starts another for the next."""
+        try:
+            return await self._mint(role, session_id)
+        except VaultUnavailable as e:
+            if e.reason != VAULT_FAULT:
+                raise
+            return await self._mint(role, session_id)
+
+    @credential_step("mint")
+    async def _mint(self, role: RoleBinding, session_id: str) -> Lease:
         try:
             async with asyncio.timeout(self.limits.mint_seconds):
                 draft = await self.minter.draft(role, session_id, self.account)
@@ -214,7 +223,10 @@ class LeaseKeeper:
         return self._users.locked()
 
     async def assign(self, lease: Lease, session_id: str) -> Lease:
-        """Give a user that was minted ahead to a session. Raises StoreUnavailable; it is ended then."""
+        """Give a user that was minted ahead to a session.
+
+        Raises StoreUnavailable, or NotOurs when others are ending it; it is ended then.
+        """
         given = replace(lease, session_id=session_id)
         try:
             await asyncio.to_thread(self.ledger.assigned, given)

@@ -98,14 +98,20 @@ class Ledger:
         self._log.append("credential.minted", write, session_id=lease.session_id)
 
     def assigned(self, lease: Lease) -> None:
-        """A user that was minted ahead serves a session now."""
+        """A user that was minted ahead serves a session now.
+
+        Raises NotOurs when others took this process for dead, and have begun to end the user.
+        """
 
         def write(connection: Connection) -> Json:
-            connection.execute(
+            changed = connection.execute(
                 update(leases)
                 .where(leases.c.lease_id == lease.lease_id)
+                .where(leases.c.state == LeaseState.ACTIVE, leases.c.owner == self.owner)
                 .values(session_id=lease.session_id)
             )
+            if not changed.rowcount:
+                raise NotOurs
             return self._described(lease)
 
         self._log.append("credential.assigned", write, session_id=lease.session_id)
@@ -116,7 +122,7 @@ class Ledger:
         `alive` are the processes whose leases are not to be touched; None: the lease is this process's own.
         """
         now = utc_now()
-        free = or_(leases.c.claimed_until.is_(None), leases.c.claimed_until < now)
+        free = _unclaimed(now, alive)
         mine = leases.c.owner == self.owner
         if alive is not None:
             mine = or_(mine, leases.c.state == LeaseState.PENDING, _ownerless(alive))
@@ -220,7 +226,7 @@ class Ledger:
             pending if force else and_(pending, mine),
             and_(mine, leases.c.lease_id.not_in(sorted(held))),
         )
-        free = or_(leases.c.claimed_until.is_(None), leases.c.claimed_until < utc_now())
+        free = _unclaimed(utc_now(), alive)
         return [s.lease for s in self._rows(leases.c.state != LeaseState.GONE, wanted, free)]
 
     def known(self, asked: datetime) -> list[str]:
@@ -278,6 +284,12 @@ def standing_everywhere(store: Store) -> list[Standing]:
 
 def _ownerless(alive: Iterable[str]) -> ColumnElement[bool]:
     return or_(leases.c.owner.is_(None), leases.c.owner.not_in(sorted(alive)))
+
+
+def _unclaimed(now: datetime, alive: Collection[str] | None) -> ColumnElement[bool]:
+    """Nobody is at work on it: the claim of a process that died is none."""
+    free = or_(leases.c.claimed_until.is_(None), leases.c.claimed_until < now)
+    return free if alive is None else or_(free, _ownerless(alive))
 
 
 def _standing(row: Row[Any]) -> Standing:

@@ -20,6 +20,8 @@ T = TypeVar("T")
 INSTALLATION_DIGITS = 6
 _NUMBER_BYTES = 7
 _MINTING, _ORPHAN = "minting/", "orphan/"
+VAULT_FAULT = "VAULT_FAULT"
+"""The reason of an error inside Vault itself, by HTTP 500: another try may find it well."""
 
 
 @dataclass(frozen=True, slots=True)

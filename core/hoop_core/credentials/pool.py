@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
 from hoop_core.audit.log import utc_now
 from hoop_core.credentials.leases import LeaseKeeper
+from hoop_core.credentials.ledger import NotOurs
 from hoop_core.errors import HoopError
 from hoop_core.model import Lease, RoleBinding
 
@@ -44,9 +46,11 @@ class WarmPool:
         while ready:
             lease = ready.popleft()
             self._taken.set()
-            if self._fresh(lease):
+            if not self._fresh(lease):
+                self._keeper.release_later(lease)
+                continue
+            with suppress(NotOurs):
                 return await self._keeper.assign(lease, session_id)
-            self._keeper.release_later(lease)
         return None
 
     def _fresh(self, lease: Lease) -> bool:

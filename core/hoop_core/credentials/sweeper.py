@@ -83,6 +83,9 @@ class Sweeper:
         orphans: tuple[str, ...] = ()
         try:
             given_up = await self._keeper.minter.sweep()
+        except (Unavailable, SnowflakeError) as e:
+            faults.append(e.text)
+        try:
             orphans = tuple(x.snowflake_user for x in await self._keeper.find_orphans())
         except (Unavailable, SnowflakeError) as e:
             faults.append(e.text)

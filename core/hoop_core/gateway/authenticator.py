@@ -33,5 +33,8 @@ class Authenticator:
         authenticator = text_of(data, "AUTHENTICATOR") or ""
         if authenticator.upper() != "EXTERNALBROWSER":
             return success(self._browser.native(authenticator))
-        page, key = await self._browser.begin(data.get("BROWSER_MODE_REDIRECT_PORT"))
+        page, key = await self._browser.begin(
+            data.get("BROWSER_MODE_REDIRECT_PORT"),
+            address=request.client.host if request.client else None,
+        )
         return success({"ssoUrl": page, "tokenUrl": None, "proofKey": key})

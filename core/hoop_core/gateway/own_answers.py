@@ -4,6 +4,7 @@ Connectors and tools send them in exactly these forms. Nothing of them reaches S
 nothing; what is read is what this caller was shown before, and each answer is in the log.
 
 https://docs.snowflake.com/en/sql-reference/functions/result_scan ·
+https://docs.snowflake.com/en/sql-reference/sql/desc-result ·
 https://docs.snowflake.com/en/sql-reference/functions/system_cancel_query ·
 https://docs.snowflake.com/en/sql-reference/functions/system_cancel_all_queries ·
 https://docs.snowflake.com/en/sql-reference/functions/current_session ·
@@ -20,6 +21,7 @@ from enum import StrEnum
 
 from hoop_core.delivery import Delivered
 from hoop_core.errors import HoopError, Refused, SnowflakeError, StatementRefused
+from hoop_core.gateway.result_descriptions import COLUMNS, Row, described
 from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.shelves import Running, Shelves, not_kept, scope_of
 from hoop_core.guard import Guard
@@ -29,13 +31,17 @@ from hoop_core.records import asked_json, error_json
 from hoop_core.session import GuardedSession, QueryRequest
 
 _UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+_LAST = r"LAST_QUERY_ID\s*\(\s*\)"
+"""The result of the statement before."""
 _LONGEST = 500
 _END = r"\s*;?\s*\Z"
 _TEXT_LENGTH = 16_777_216
+_DESCRIBE = 0x4500  # statementTypeId
 
 
 class Form(StrEnum):
     RESULT_SCAN = "result_scan"
+    DESCRIBE_RESULT = "describe_result"
     CANCEL_QUERY = "cancel_query"
     CANCEL_ALL_QUERIES = "cancel_all_queries"
     CURRENT_SESSION = "current_session"
@@ -61,6 +67,7 @@ _FORMS = (
         Form.RESULT_SCAN,
         _form(rf"SELECT \*\s+FROM TABLE\s*\(\s*RESULT_SCAN\s*\(\s*'{_UUID}'\s*\)\s*\)"),
     ),
+    (Form.DESCRIBE_RESULT, _form(rf"DESC(?:RIBE)? RESULT\s*(?:'{_UUID}'|{_LAST})")),
     (Form.CANCEL_QUERY, _form(rf"SELECT SYSTEM\$CANCEL_QUERY\s*\(\s*'{_UUID}'\s*\)")),
     (
         Form.CANCEL_ALL_QUERIES,
@@ -102,9 +109,9 @@ class OwnAnswers:
                 raise StatementRefused(
                     f"This form of {asked.form} takes no parameters.", "Leave them out."
                 )
-            if asked.form is Form.RESULT_SCAN:
+            if asked.form in {Form.RESULT_SCAN, Form.DESCRIBE_RESULT}:
                 # what it shows again is logged with it
-                return await self._result_scan(asked.value, live, request, entry)
+                return await self._result_scan(asked, live, request, entry)
             answer = _answer(self._table(asked, live, request), session, request)
         except HoopError as e:
             await self._log("statement.refused", {**entry, **error_json(e)}, session)
@@ -155,25 +162,38 @@ class OwnAnswers:
     # ------------------------------------------------------------------ shown again
 
     async def _result_scan(
-        self, statement_id: str, live: Live, request: QueryRequest, entry: Json
+        self, asked: Asked, live: Live, request: QueryRequest, entry: Json
     ) -> Delivered:
-        running = self._shelves.statement(statement_id.lower())
+        running = self._meant(asked.value, live, request)
         if running is None or scope_of(running.live.guarded) != scope_of(live.guarded):
             raise SnowflakeError(
-                f"Statement {statement_id} not found.", errno=709, sqlstate="02000"
+                f"Statement {asked.value} not found.".replace("  ", " "),
+                errno=709,
+                sqlstate="02000",
             )
         if not running.done:
             raise Refused(
-                f"The statement {statement_id} is still running.",
+                f"The statement {running.statement_id} is still running.",
                 "Ask for its result when its status is SUCCESS.",
                 errno=709,
                 sqlstate="02000",
             )
-        shown = await self.show_again(live, running, by="result_scan", entry=entry)
+        shown = await self.show_again(live, running, by=asked.form, entry=entry)
+        if asked.form is Form.DESCRIBE_RESULT:
+            rows = described(shown.answer["data"]["rowtype"])
+            answer = _answer(_Table(COLUMNS, rows, _DESCRIBE), live.guarded, request)
+            return replace(shown, answer=answer, chunks=None)
         data = {**shown.answer["data"], "queryId": request.statement_id}
         if request.describe_only:
             data = _described(data)
         return replace(shown, answer={**shown.answer, "data": data})
+
+    def _meant(self, statement_id: str, live: Live, request: QueryRequest) -> Running | None:
+        """The statement of this id; without one, the session's last one before this."""
+        if statement_id:
+            return self._shelves.statement(statement_id.lower())
+        mine = self._shelves.of(live).statements.values()
+        return next((r for r in reversed(mine) if r.statement_id != request.statement_id), None)
 
     async def show_again(
         self, live: Live, running: Running, *, by: str, entry: Json | None = None
@@ -214,7 +234,7 @@ class _Table:
     """A small result of texts."""
 
     names: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Row]
     type_id: int = 4096  # SELECT
 
 
@@ -222,9 +242,7 @@ def _parameters(session: GuardedSession, pattern: str) -> _Table:
     """The columns of SHOW PARAMETERS; what the caller set counts as set for the session."""
     upstream = session.opened_upstream()
     known = {str(p.get("name")): p.get("value") for p in upstream.parameters} if upstream else {}
-    wanted = re.compile(
-        re.escape(pattern).replace("%", ".*").replace("_", ".") or ".*", re.IGNORECASE
-    )
+    wanted = pattern.upper() or "%"
     rows = [
         (
             p["name"],
@@ -235,9 +253,22 @@ def _parameters(session: GuardedSession, pattern: str) -> _Table:
             _kind(p["value"]),
         )
         for p in told(TOLD, known, session.parameters)
-        if wanted.fullmatch(p["name"])
+        if _like(p["name"].upper(), wanted)
     ]
     return _Table(("key", "value", "default", "level", "description", "type"), rows, 8192)
+
+
+def _like(name: str, pattern: str) -> bool:
+    """LIKE without going back: a pattern of many `%_` would hold up the whole process as a regular expression."""
+    reached = {0}
+    for sign in re.sub("%+", "%", pattern):
+        if sign == "%":
+            reached = set(range(min(reached), len(name) + 1))
+        else:
+            reached = {at + 1 for at in reached if at < len(name) and sign in {"_", name[at]}}
+        if not reached:
+            return False
+    return len(name) in reached
 
 
 def _kind(value: object) -> str:

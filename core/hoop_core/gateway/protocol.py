@@ -19,7 +19,7 @@ from hoop_core.gateway.forwarding import Forwarding
 from hoop_core.gateway.monitoring import status_json
 from hoop_core.gateway.queries import StatementBoard
 from hoop_core.gateway.sessions import Handles, Live, SessionBook
-from hoop_core.gateway.wire import failure, handle_of, success
+from hoop_core.gateway.wire import failure, handle_of, success, takes_gzip
 from hoop_core.http import SMALL_BODY, BadRequest, read_json, text_of, unexpected
 from hoop_core.model import Json
 from hoop_core.parameters import TOLD, told
@@ -71,6 +71,8 @@ class Protocol:
         get = {
             "/queries/{statement_id}/result": held(self.result),
             "/monitoring/queries/{statement_id}": held(self.monitor),
+            # so version 5 of the Python connector writes it
+            "/monitoring/queries//{statement_id}": held(self.monitor),
             CHUNK_PATH + "/{session_id}/{statement_id}/{number}": self._forwarding.by_session(
                 self.part
             ),
@@ -198,7 +200,7 @@ class Protocol:
         wanted = request.path_params["number"]
         if wanted not in map(str, range(len(chunks.urls))):
             return JSONResponse(failure(NotServed("The result has no such part.")), 404)
-        return await self._parts.respond(chunks, int(wanted), live)
+        return await self._parts.respond(chunks, int(wanted), live, takes_gzip=takes_gzip(request))
 
     def _live(self, request: Request) -> Live:
         return self._book.find(handle_of(request))

@@ -156,7 +156,7 @@ class StatementBoard:
     async def answer(self, running: Running) -> Json:
         """The statement's answer, or "in progress" when it takes longer than one poll.
 
-        What was shown by an exception is not shown a second time once that is revoked: ApprovalRefused.
+        What rests on an exception is not shown once that is revoked: ApprovalRefused. A second time is on record.
         """
         await asyncio.wait({running.task}, timeout=self._poll)
         if not running.task.done():
@@ -171,6 +171,8 @@ class StatementBoard:
             await self._guard.shown_again(
                 running.live.guarded, delivered, "result.shown_again", entry
             )
+        else:
+            await self._guard.still_shown(delivered)
         running.taken = True
         return delivered.answer
 
@@ -183,6 +185,8 @@ class StatementBoard:
         if running.live is live:
             return await self.answer(running)
         await asyncio.wait({running.task}, timeout=self._poll)
+        if not running.task.done():
+            return in_progress(running)  # `answer` would wait on, and show it without a check
         if running.delivered is not None:
             return (await self._own.show_again(live, running, by="address")).answer
         return await self.answer(running)

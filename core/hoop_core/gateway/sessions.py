@@ -64,6 +64,8 @@ class Live:
     busy: int = 0
     used: bool = False
     """Whether any request has come with its handle: the answer to its sign-in has arrived then."""
+    retry: str = field(default="", repr=False)
+    """Digest of the retry that a proof which counts once allows as long as that answer may be lost."""
     renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def over(self, now: float) -> bool:
@@ -174,13 +176,15 @@ class SessionBook:
             )
             self._limits.open_session(identity.key)
             undo.callback(self._limits.close_session, identity.key)
+            tried = _tried(request_id, session_id, guarded, data)
+            earlier = self._sign_ins.get(tried)
             # last: a refusal for another reason has not used the token up
-            await self._sign_in.spend(proof, request_id or secrets.token_hex(16))
+            lost = request_id and not (earlier and earlier.used)
+            spent = f"{session_id or ''}#{request_id}" if lost else secrets.token_hex(16)
+            await self._sign_in.spend(proof, spent)
         except HoopError as e:
             await self._sign_in.refused(identity, client, e)
             raise
-        tried = _tried(request_id, guarded, data)
-        earlier = self._sign_ins.get(tried)
         if earlier is not None and not earlier.used:
             # the answer to the first try was lost, so nobody has its handles
             with suppress(SessionGone):
@@ -188,6 +192,7 @@ class SessionBook:
         handles = Handles.new()
         await asyncio.to_thread(self._record_opened, guarded, handles)
         live = self._admit(guarded, handles)
+        live.retry = proof.use.by(spent) if proof.use else ""
         undo.pop_all()
         self._sign_ins[tried] = live
         while len(self._sign_ins) > _SIGN_INS_KNOWN:
@@ -270,8 +275,19 @@ class SessionBook:
         if now > live.token_until:
             raise SessionGone("The session token has expired.", "Renew it.", errno=_EXPIRED)
         live.last_used = now
-        live.used = True
+        self._arrived(live)
         return live
+
+    def _arrived(self, live: Live) -> None:
+        """The client has its handles. Whoever sends its sign-in again has listened to it."""
+        live.used = True
+        if live.retry:
+            self._spawn(self._no_retry(live.retry))
+            live.retry = ""
+
+    async def _no_retry(self, retry: str) -> None:
+        with suppress(StoreUnavailable):  # it is over in some minutes anyway
+            await asyncio.to_thread(self._sign_in.no_retry, retry)
 
     def at_rest(self, seconds: float) -> bool:
         """Whether nothing is under way, and of no session anything was asked for so long."""
@@ -280,7 +296,10 @@ class SessionBook:
 
     def of_handle(self, handle: str) -> Live | None:
         """The session that a session handle belongs to, whether or not it may still be used."""
-        return self._by_token.get(digest_of(handle))
+        live = self._by_token.get(digest_of(handle))
+        if live is not None:
+            self._arrived(live)
+        return live
 
     def by_id(self, session_id: str) -> Live | None:
         """A live session of this process; None for any other."""
@@ -297,6 +316,7 @@ class SessionBook:
         if live is None or live.guarded.closed or live.over(now):
             raise SessionGone("The session cannot be renewed any more.", "Connect again.",
                               errno=_LOG_IN_AGAIN)  # fmt: skip
+        self._arrived(live)
         return await self._new_handles(live, old), live
 
     async def _new_handles(self, live: Live, old: str) -> Handles:
@@ -417,11 +437,14 @@ class SessionBook:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
-def _tried(request_id: str | None, guarded: GuardedSession, data: Json) -> str:
+def _tried(
+    request_id: str | None, session_id: str | None, guarded: GuardedSession, data: Json
+) -> str:
     """What makes a sign-in a retry of another one: the same request, said and proven in the same way."""
     identity, names, asked = guarded.identity, guarded.names, data.get("SESSION_PARAMETERS")
     said = [
         request_id or secrets.token_hex(16),
+        session_id,
         identity.key,
         identity.token_digest,
         guarded.account,

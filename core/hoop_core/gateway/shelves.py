@@ -79,8 +79,9 @@ class Shelf:
     taken_back: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Requests that were taken back before they came."""
     statements: OrderedDict[str, Running] = field(default_factory=OrderedDict)
+    answered: OrderedDict[str, Running] = field(default_factory=OrderedDict)
+    """Those whose answers are still kept."""
     under_way: int = 0
-    answers: int = 0
     bytes: int = 0
 
     def before(self, request_id: str, said: str) -> Running | None:
@@ -156,13 +157,12 @@ class Shelves:
         shelf.under_way -= 1
         if running.delivered is not None:
             running.size = _size(running.delivered.answer)
-            shelf.answers += 1
+            shelf.answered[running.statement_id] = running
             shelf.bytes += running.size
             self._bytes[running.live.guarded.identity.key] += running.size
         if len(shelf.statements) > _STATEMENTS_KNOWN:
             self._forget_oldest(shelf)
-        if shelf.bytes > self._each or shelf.answers > _RESULTS_KEPT:
-            self._make_room(shelf)
+        self._make_room(shelf)
         while self._bytes.total() > self._most and self._empty_largest():
             pass
 
@@ -173,11 +173,9 @@ class Shelves:
             del shelf.statements[oldest.statement_id], self._by_id[oldest.statement_id]
 
     def _make_room(self, shelf: Shelf) -> None:
-        kept = [r for r in shelf.statements.values() if r.delivered is not None]
-        for running in sorted(kept, key=lambda r: not r.taken):
-            if shelf.bytes <= self._each and shelf.answers <= _RESULTS_KEPT:
-                break
-            self._empty(running, shelf)
+        while shelf.bytes > self._each or len(shelf.answered) > _RESULTS_KEPT:
+            kept = shelf.answered.values()
+            self._empty(next((r for r in kept if r.taken), next(iter(kept))), shelf)
 
     def _empty_largest(self) -> bool:
         """Whoever takes most gives first: nobody loses an answer by what others do."""
@@ -191,7 +189,7 @@ class Shelves:
     def _empty(self, running: Running, shelf: Shelf) -> None:
         if running.delivered is None:
             return
-        shelf.answers -= 1
+        del shelf.answered[running.statement_id]
         shelf.bytes -= running.size
         key = running.live.guarded.identity.key
         self._bytes[key] -= running.size

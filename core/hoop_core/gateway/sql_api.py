@@ -62,9 +62,9 @@ from hoop_core.gateway.sql_api_requests import (
     read_submission,
     request_id_of,
     session_of,
-    takes_gzip,
     token_of,
 )
+from hoop_core.gateway.wire import takes_gzip
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, unexpected
 from hoop_core.model import Identity, Json
@@ -297,7 +297,8 @@ class SqlApi:
             raise BadRequest(
                 f"The result has no partition {partition}.", "Look at `partitionInfo`."
             )
-        response = await self._parts.respond(chunks, partition - 1, found.live)
+        # its form is changed on the way, so it has to be unpacked in any case
+        response = await self._parts.respond(chunks, partition - 1, found.live, takes_gzip=False)
         return as_partition(
             response, chunks.rowtype, nullable=found.nullable, gzipped=takes_gzip(request)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import JSONResponse
 
@@ -78,7 +79,8 @@ class OtherMethod(NotServed):
 
 def status_url(handle: str, request_id: str, partition: int | None = None) -> str:
     part = "" if partition is None else f"&partition={partition}"
-    return f"{SUBMITTED}/{handle}?requestId={request_id}{part}"
+    # the client's own text: it must neither end the address nor the header that it stands in
+    return f"{SUBMITTED}/{handle}?requestId={quote(request_id, safe='')}{part}"
 
 
 def refused(error: HoopError) -> JSONResponse:

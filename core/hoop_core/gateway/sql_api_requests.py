@@ -53,6 +53,13 @@ def token_of(request: Request) -> str:
     given = request.headers.getlist("authorization")
     scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
     token = token.strip()
+    if scheme.lower() == "snowflake":
+        # the Python API for objects (snowflake.core) sends its connector's session token
+        raise IdentityError(
+            "The tokens of sessions are not taken by the REST API.",
+            "Manage objects with SQL in the session; the SQL API takes "
+            "`Authorization: Bearer <OIDC token>`.",
+        )
     if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
         raise IdentityError(
             "The request carries no token.",
@@ -98,15 +105,6 @@ def partition_of(request: Request) -> int:
     if not (given.isascii() and given.isdecimal() and len(given) <= 6):
         raise BadRequest("partition is a number, from 0 on.")
     return int(given)
-
-
-def takes_gzip(request: Request) -> bool:
-    """Whether the client says that it unpacks gzip (RFC 9110 section 12.5.3)."""
-    for coding in request.headers.get("accept-encoding", "").lower().split(","):
-        name, _, weight = coding.partition(";")
-        if name.strip() in {"gzip", "*"}:
-            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.errors import NotServed, SessionGone, StoreUnavailable
 from hoop_core.gateway.sessions import SessionBook
 from hoop_core.gateway.wire import failure, handle_of
+from hoop_core.uploads import UPLOAD_PATH
 
 _log = structlog.get_logger(__name__)
 _PER_MINUTE = 30
@@ -32,7 +33,7 @@ class Unserved:
         await (await self.respond(Request(scope, receive)))(scope, receive, send)
 
     async def respond(self, request: Request) -> Response:
-        path = request.url.path[:_SHOWN]
+        path = _shown(request.url.path)
         _log.warning("an endpoint that Hoop does not serve", path=path, method=request.method[:10])
         try:
             live = self._book.find(handle_of(request))
@@ -64,3 +65,10 @@ class Unserved:
             )
         except StoreUnavailable as e:
             _log.error("a refused endpoint is not on record", path=path, why=e.text)
+
+
+def _shown(path: str) -> str:
+    """What is written down of an address; that of an upload is its secret, which another method does not spend."""
+    if path.startswith(UPLOAD_PATH):
+        return f"{UPLOAD_PATH}/..."
+    return path[:_SHOWN]

@@ -41,3 +41,12 @@ def failure(error: HoopError, *, query_id: str | None = None) -> Json:
         "success": False,
         "headers": None,
     }
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether the client says that it unpacks gzip (RFC 9110 section 12.5.3)."""
+    for coding in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() in {"gzip", "*"}:
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False

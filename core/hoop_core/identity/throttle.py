@@ -31,7 +31,7 @@ class Throttle:
         return 0 < self._per_minute <= self.level(key)
 
     def failed(self, key: str) -> None:
-        """Note a failure."""
+        """Note a failure, or whatever else is counted."""
         if not self._per_minute:
             return
         with self._lock:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 _SHORTEST, _LONGEST = 13, 19
+SHORTEST_CARD = 10 ** (_SHORTEST - 1)
 _BATCH = 16_384
 """Runs looked at together: few enough that what is known of each digit stays in the cache."""
 _BLOCK, _WIDEST = 1 << 18, 80

@@ -282,9 +282,17 @@ def _closed(words: list[str], at: int) -> int:
 @lru_cache(maxsize=1024)
 def _shape(plan: TablePlan) -> tuple[str, str]:
     """The characters of a masking subquery up to the table's name, and those after its alias."""
-    shown = ", ".join(f"{c.sql} AS {_quote(c.name)}" for c in plan.columns) or "*"
+    shown = ", ".join(f"{c.sql} AS {_quote(c.name)}" for c in plan.columns) or _star(plan.table)
     tail = ")" if plan.where is None else f" WHERE {plan.where})"
     return f"{_OPENING}{shown} FROM {name_of(plan.table)}", tail
+
+
+def _star(table: TableName) -> str:
+    """`*`, with NULL for what a metadata view withholds."""
+    view = metadata_view(table)
+    if view is None or not view.withheld:
+        return "*"
+    return "* REPLACE (" + ", ".join(f"NULL::VARCHAR AS {_quote(c)}" for c in view.withheld) + ")"
 
 
 def name_of(table: TableName) -> str:
@@ -329,10 +337,16 @@ def _is_one_subquery(plan: TablePlan) -> bool:
 def _shows(select: exp.Select, plan: TablePlan) -> bool:
     """The planned columns. All of them without a list only of metadata, where no mask is about columns."""
     if not plan.columns:
-        return metadata_view(plan.table) is not None and [
-            type(e) is exp.Star and has_only(e, set()) for e in select.expressions
-        ] == [True]
+        view, shown = metadata_view(plan.table), select.expressions
+        if view is None or len(shown) != 1 or type(shown[0]) is not exp.Star:
+            return False
+        gone = [(e.alias, _is_null(e.this)) for e in shown[0].args.get("replace") or ()]
+        return has_only(shown[0], {"replace"}) and gone == [(c, True) for c in view.withheld]
     return [e.alias for e in select.expressions] == [c.name for c in plan.columns]
+
+
+def _is_null(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Cast) and isinstance(node.this, exp.Null)
 
 
 def _hides(column: ColumnPlan) -> bool:

@@ -19,6 +19,7 @@ from sqlglot import TokenType, exp
 
 from hoop_core.masking.masks import INNER, TablePlan
 from hoop_core.model import TableName
+from hoop_core.sql.metadata import metadata_view
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.statement import Analysis, TableRef
 
@@ -29,6 +30,9 @@ MOST_COLUMNS = 4_000
 
 MOST_CHARS = 4_000_000
 """Of what is sent; Snowflake itself takes texts of some megabytes."""
+
+MOST_LISTED = 10_000
+"""Rows that a SHOW has at most (https://docs.snowflake.com/en/sql-reference/sql/show)."""
 
 _Edit = tuple[int, int, str]  # replace the tokens first..last (inclusive) by a text
 
@@ -81,9 +85,16 @@ def wrapper(plan: TablePlan, moment: str = "", sample: str = "") -> str:
 @lru_cache(maxsize=1024)
 def _wrapper_parts(plan: TablePlan) -> tuple[str, str]:
     columns = ", ".join(f'{c.sql} AS "' + c.name.replace('"', '""') + '"' for c in plan.columns)
-    columns = columns or "*"  # a view of INFORMATION_SCHEMA
+    columns = columns or _of_metadata(plan.table)
     where = "" if plan.where is None else f" WHERE {plan.where}"
     return f"(SELECT {columns} FROM {qualified(plan.table)}", f"{where})"  # noqa: S608  every part is a quoted name or a mask expression
+
+
+def _of_metadata(view: TableName) -> str:
+    """All columns of a view of INFORMATION_SCHEMA, the withheld ones without their values."""
+    known = metadata_view(view)
+    withheld = ", ".join(f'NULL::VARCHAR AS "{c}"' for c in (known.withheld if known else ()))
+    return f"* REPLACE ({withheld})" if withheld else "*"
 
 
 def _at(analysis: Analysis, start: int) -> int:
@@ -109,10 +120,14 @@ def _emit(analysis: Analysis, edits: list[_Edit]) -> str:
 
 def _command_edits(analysis: Analysis) -> list[_Edit]:
     command = analysis.command
-    if command is None or command.table is None or command.span is None:
-        return []
-    first, last = (_at(analysis, place) for place in command.span)
-    return [(first, last, qualified(command.table))]
+    edits: list[_Edit] = []
+    if command is not None and command.table is not None and command.span is not None:
+        first, last = (_at(analysis, place) for place in command.span)
+        edits.append((first, last, qualified(command.table)))
+    if command is not None and command.limit is not None:
+        first, last = (_at(analysis, place) for place in command.limit)
+        edits.append((first, last, str(MOST_LISTED)))
+    return edits
 
 
 def _masking_edits(analysis: Analysis, ref: TableRef, plan: TablePlan) -> list[_Edit]:

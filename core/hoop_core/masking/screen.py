@@ -116,11 +116,12 @@ def screen_arrow(stream: bytes, screen: Screen, labels: Sequence[str] | None = N
     """An Arrow IPC stream. The same bytes come back when nothing had to be cut out."""
     source = pa.BufferReader(stream)
     findings: list[Finding] = []
-    sink = pa.BufferOutputStream()
+    batches: list[Any] = []  # they lie in `stream`, save what had to be changed
     changed = False
-    with pa.ipc.open_stream(source) as reader, pa.ipc.new_stream(sink, reader.schema) as writer:
-        known = reader.schema.names if labels is None else labels
-        screen_names(_field_names(reader.schema), known, screen)
+    with pa.ipc.open_stream(source) as reader:
+        schema = reader.schema
+        known = schema.names if labels is None else labels
+        screen_names(_field_names(schema), known, screen)
         for batch in reader:
             cut, found = redact(
                 batch,
@@ -131,12 +132,20 @@ def screen_arrow(stream: bytes, screen: Screen, labels: Sequence[str] | None = N
             )
             changed = changed or cut is not batch
             findings += found
-            writer.write_batch(cut)
+            batches.append(cut)
     if screen.binds and source.tell() != len(stream):
         raise ValueError("there is more behind the end of the stream")
     merged = _merged(findings, known)
     _refuse_blocked(merged, screen)
-    return Screened(bytes(sink.getvalue()) if changed else stream, merged)
+    return Screened(_stream_of(schema, batches) if changed else stream, merged)
+
+
+def _stream_of(schema: Any, batches: Iterable[Any]) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
 
 
 def screen_rows(

@@ -28,7 +28,7 @@ from hoop_core.policy.conditions import ConditionError, facts_for
 from hoop_core.policy.model import Policy, Rule, Then, describe_groups
 from hoop_core.policy.protection import exposed, filtered, protection
 from hoop_core.policy.touched import touched
-from hoop_core.policy.visibility import narrowed, tells_of
+from hoop_core.policy.visibility import listing, narrowed, tells_of
 from hoop_core.sql.lineage import any_column
 from hoop_core.sql.metadata import metadata_view
 
@@ -81,6 +81,9 @@ def decide(case: Case) -> Ruling:
     plans, faults, notes = protection(case, visible)
     if faults:
         return _deny(case, faults, [])
+    listed = (
+        listing(case.policy, case.identity, allowing) if case.statement.kind is Kind.SHOW else None
+    )
     masked = tuple(
         MaskedColumn(t, c.name, c.mask.value)
         for t, plan in sorted(plans.items())
@@ -99,6 +102,7 @@ def decide(case: Case) -> Ruling:
             case.policy.digest,
             exposed=exposed(case, plans),
             filtered=filtered(case, plans),
+            listing=listed,
         )
         return Ruling(decision, plans)
     terms = combine(asking)
@@ -114,6 +118,7 @@ def decide(case: Case) -> Ruling:
         terms,
         exposed(case, plans),
         filtered(case, plans),
+        listed,
     )
     return Ruling(decision, plans)
 

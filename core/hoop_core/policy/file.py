@@ -20,6 +20,7 @@ from hoop_core.policy.sections.cases import case_reader
 from hoop_core.policy.sections.detectors import read_detector
 from hoop_core.policy.sections.filters import read_filter
 from hoop_core.policy.sections.masks import lines_of, read_hash_function, read_mask, read_tags
+from hoop_core.policy.sections.recordings import read_recording
 from hoop_core.policy.sections.rules import read_role, rule_reader
 from hoop_core.yaml_reader import Mistakes, Value, read_document
 
@@ -27,7 +28,8 @@ NO_POLICY = ("cases", "catalog")
 """Keys that nothing is decided by. They are not in the digest: a new test leaves grants valid."""
 _T = TypeVar("_T")
 KEYS = (
-    *("version", "roles", "tags", "hash_function", "masks", "row_filters", "detectors", "rules"),
+    *("version", "roles", "tags", "hash_function", "masks"),
+    *("row_filters", "detectors", "recordings", "rules"),
     *NO_POLICY,
 )
 
@@ -84,6 +86,7 @@ def _parsed(text: str, source: str, mistakes: Mistakes) -> Policy:
         masks=each("masks", partial(read_mask, tags=tags)),
         row_filters=each("row_filters", read_filter),
         detectors=each("detectors", read_detector),
+        recordings=each("recordings", read_recording),
         hash_function=one("hash_function", read_hash_function, HASH_FUNCTION),
         cases=each("cases", case_reader()),
         catalog=one("catalog", lambda value: value.text("`catalog`"), None),

@@ -112,6 +112,20 @@ class DetectorRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingRule:
+    """How many rows of a caller's results are kept: None for all of them, 0 for none but their digest."""
+
+    rows: int | None
+    groups: frozenset[str] | None = None
+    except_groups: frozenset[str] = frozenset()
+    line: int = field(default=0, compare=False)
+
+    def binds(self, identity: Identity) -> bool:
+        named = self.groups is None or not self.groups.isdisjoint(identity.groups)
+        return named and self.except_groups.isdisjoint(identity.groups)
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """What a case expects; None: not asked. `masked` are endings of DATABASE.SCHEMA.TABLE.COLUMN."""
 
@@ -147,6 +161,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     row_filters: tuple[RowFilter, ...] = ()
     detectors: tuple[DetectorRule, ...] = ()
+    recordings: tuple[RecordingRule, ...] = ()
     tags: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
     tag_lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Where each tag is defined, for what is said of it."""
@@ -201,6 +216,14 @@ class Policy:
             reports=of[DetectorAction.REPORT],
             freed=frozenset(freed) - bound,
         )
+
+    def rows_recorded(self, identity: Identity) -> int | None:
+        """How many rows of this caller's results are kept; None: all. What keeps most counts: it is evidence."""
+        kept = [r.rows for r in self.recordings if r.binds(identity)]
+        if not kept:
+            return None
+        counts = [rows for rows in kept if rows is not None]
+        return max(counts) if len(counts) == len(kept) else None
 
     def role_for(self, identity: Identity, requested: str | None) -> RoleBinding:
         """The Snowflake role that a caller becomes.

@@ -11,6 +11,7 @@ from hoop_core.policy.model import Then
 from hoop_core.policy.predicates import IDENTITY_WORDS
 from hoop_core.policy.sections.cases import RUN_KEYS
 from hoop_core.policy.sections.masks import HASH_FUNCTION_FORM, MASK_OPTIONS, UNITS
+from hoop_core.policy.sections.recordings import ALL, DIGEST, MOST_ROWS
 
 _PART = r'("[^"]+"|[A-Za-z_][A-Za-z0-9_$]*|\*)'
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -61,6 +62,7 @@ def json_schema() -> dict[str, Any]:
                 },
                 "row_filters": {"type": "array", "items": _row_filter(text, words)},
                 "detectors": {"type": "array", "items": _detector(words)},
+                "recordings": {"type": "array", "items": _recording(words)},
                 "rules": {"type": "array", "items": _rule(text, words, duration)},
                 "cases": {"type": "array", "items": _case(text)},
                 "catalog": {
@@ -135,6 +137,17 @@ def _detector(words: dict[str, Any]) -> dict[str, Any]:
     action = {"enum": [a.value for a in DetectorAction]}
     fields = {"detect": kinds, "action": action, "except_groups": words}
     return _closed(fields, "detect", "action")
+
+
+def _recording(words: dict[str, Any]) -> dict[str, Any]:
+    rows = {
+        "oneOf": [
+            {"enum": [ALL, DIGEST]},
+            {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+        ],
+        "description": "How many rows of a result are kept; its digest always is.",
+    }
+    return _closed({"rows": rows, "groups": words, "except_groups": words}, "rows")
 
 
 def _row_filter(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:

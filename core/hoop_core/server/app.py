@@ -190,7 +190,13 @@ def build_gateway(settings: Settings) -> Gateway:
         limits=limits,
     )
     forwarding = Forwarding(settings.gateway, owners, book)
-    parts = PartStreamer(accounts.default.http, recorder, log, guard.delivery.screeners)
+    parts = PartStreamer(
+        lambda account: accounts.of(account).http,
+        recorder,
+        log,
+        guard.delivery.screeners,
+        check_standing=guard.desk.check_standing,
+    )
     sql_api = SqlApi(settings, sign_in, book, board, parts, forwarding=forwarding, guard=guard)
     return Gateway(
         settings=settings,

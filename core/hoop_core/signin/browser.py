@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from hoop_core.errors import IdentityError, NotServed
+from hoop_core.errors import IdentityError, NotServed, Unavailable
 from hoop_core.http import BadRequest
 from hoop_core.identity.code_flow import CodeRequest, authorization_url, proof_of_code
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.identity.proof import Proof, Use, identity_as_json, identity_from_json
 from hoop_core.identity.saml import SamlVerifier
 from hoop_core.identity.saml_request import authn_request_url
+from hoop_core.identity.throttle import Throttle, neighbourhood
 from hoop_core.model import Identity, Json
 from hoop_core.store.sign_ins import Journey, Journeys
 
@@ -28,6 +29,8 @@ START, OIDC_BACK, SAML_BACK = "/hoop/sso/start", "/hoop/sso/oidc", "/hoop/sso/sa
 _PORTS = range(1024, 65_536)
 _PROOF_KEYS = range(32, 129)
 _LONGEST_HANDLE = 100
+_BEGUN_PER_MINUTE = 300
+"""Of one address: how many there may be of all is bounded, and nobody is to take all places."""
 _AGAIN = "Start the sign-in again in the program that you came from."
 
 
@@ -52,6 +55,7 @@ class BrowserSignIn:
     ) -> None:
         self._verifier, self._saml, self._journeys = verifier, saml, journeys
         self._public_url, self._seconds = public_url.rstrip("/"), seconds
+        self._begun = Throttle(_BEGUN_PER_MINUTE)
         self.choices = tuple(
             Choice(name)
             for name in (
@@ -62,7 +66,9 @@ class BrowserSignIn:
 
     # ------------------------------------------------------------------ the program
 
-    async def begin(self, port: object, proof_key: str | None = None) -> tuple[str, str]:
+    async def begin(
+        self, port: object, proof_key: str | None = None, *, address: str | None
+    ) -> tuple[str, str]:
         """The page that a browser has to open, and the proof key. Raises BadRequest, NotServed, Unavailable.
 
         Of newer drivers the proof key is their own.
@@ -76,6 +82,12 @@ class BrowserSignIn:
         key = secrets.token_urlsafe(32) if proof_key is None else proof_key
         if len(key) not in _PROOF_KEYS:
             raise BadRequest("The proof key is too short or too long.")
+        where = neighbourhood(address)
+        if self._begun.full(where):
+            raise Unavailable(
+                "Too many browsers begin to sign in from your address.", "Try again in a minute."
+            )
+        self._begun.failed(where)
         handle = secrets.token_urlsafe(32)
         await asyncio.to_thread(
             self._journeys.begin, _digest(handle), _digest(key), at, self._seconds

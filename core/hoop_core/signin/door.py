@@ -129,6 +129,10 @@ class SignIn:
                 reason="REPLAYED",
             )
 
+    def no_retry(self, use: str) -> None:
+        """End what `use` (`Use.by`) still allows: its answer has arrived. Raises StoreUnavailable."""
+        self._seen.forget(use)
+
     def leeway_of(self, issuer: str) -> float:
         """Seconds that a proof of this issuer is given beyond its end."""
         found = self.verifier.issuer(issuer) or self._saml.providers.get(issuer)

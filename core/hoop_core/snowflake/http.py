@@ -5,7 +5,9 @@ aiohttp takes a fifth of the processor time that httpx takes for a small call.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import zlib
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -17,7 +19,11 @@ from hoop_core.errors import SnowflakeUnavailable
 from hoop_core.model import Json
 
 _HINT = "Try again once Snowflake answers."
+NOT_REACHED = "SNOWFLAKE_NOT_REACHED"
+"""The reason when there was no connection: Snowflake has not heard of the request."""
 _PIECE = 1 << 18
+_CODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True}
+"""How parts are stored, and whether that is packed. Snowflake packs otherwise only when a session asks for it."""
 _HEADERS = {
     "Accept": "application/snowflake",
     "Content-Type": "application/json",
@@ -64,6 +70,10 @@ class SnowflakeHttp:
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 status, content = response.status, await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
+            raise SnowflakeUnavailable(
+                f"Snowflake cannot be reached ({type(e).__name__}).", _HINT, reason=NOT_REACHED
+            ) from None
         except (aiohttp.ClientError, TimeoutError) as e:
             raise SnowflakeUnavailable(
                 f"Snowflake does not answer ({type(e).__name__}).", _HINT
@@ -82,14 +92,20 @@ class SnowflakeHttp:
         """A part of a result; whoever asks closes it. Raises SnowflakeUnavailable."""
         try:
             response = await self._session().get(
-                URL(url, encoded=True), headers=dict(headers), allow_redirects=False
+                URL(url, encoded=True),
+                headers={**headers, "Accept-Encoding": "gzip"},
+                allow_redirects=False,
+                auto_decompress=False,
+                read_bufsize=_PIECE,
             )
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
             raise _not_fetched(type(e).__name__) from None
-        if response.status != 200:
+        coding = response.headers.get("Content-Encoding", "").strip().lower()
+        if response.status != 200 or coding not in _CODINGS:
             response.close()
-            raise _not_fetched(f"HTTP {response.status}")
-        return Part(response)
+            why = f"HTTP {response.status}" if coding in _CODINGS else "an unknown packing"
+            raise _not_fetched(why)
+        return Part(response, packed=_CODINGS[coding])
 
     async def status(self, seconds: float) -> int:
         """What Snowflake's address answers to GET /, without its content. Raises SnowflakeUnavailable."""
@@ -110,15 +126,19 @@ class SnowflakeHttp:
 
 
 class Part:
-    """A result part as it comes in, unpacked as its headers say."""
+    """A result part as it comes in, byte for byte; `packed` with gzip or not, and `size` bytes when it is told.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    No more of it is in memory than two pieces: what nobody takes stays with who sends it.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, packed: bool) -> None:
         self._response = response
+        self.packed, self.size = packed, response.content_length
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Raises SnowflakeUnavailable."""
         try:
-            async for piece in self._response.content.iter_chunked(_PIECE):
+            async for piece in self._response.content.iter_any():
                 yield piece
         except (aiohttp.ClientError, TimeoutError) as e:
             raise _not_fetched(type(e).__name__) from None
@@ -126,6 +146,27 @@ class Part:
     async def aclose(self) -> None:
         """Give the connection back; one with bytes left to read is closed."""
         self._response.release()
+
+
+async def unpacked(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What is in one whole gzip member (RFC 1952), a piece at a time. Raises SnowflakeUnavailable."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        async for piece in pieces:
+            rest = piece
+            while rest:
+                plain = await asyncio.to_thread(unpacker.decompress, rest, _PIECE)
+                if plain:
+                    yield plain
+                rest = unpacker.unconsumed_tail
+                if unpacker.unused_data:
+                    raise _not_fetched("something follows its end")
+        while plain := await asyncio.to_thread(unpacker.decompress, b"", _PIECE):
+            yield plain
+    except zlib.error:
+        raise _not_fetched("it is not packed as it says") from None
+    if not unpacker.eof:
+        raise _not_fetched("it is cut short")
 
 
 def _not_fetched(why: str) -> SnowflakeUnavailable:

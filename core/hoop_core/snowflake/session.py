@@ -58,17 +58,24 @@ class SnowflakeSession:
     async def query(self, body: Json, request_id: uuid.UUID) -> Json:
         """Run a query-request and wait until it is done; the answer is Snowflake's, also on errors.
 
-        Raises SnowflakeUnavailable when the connection breaks: whether the statement ran is then
-        known to Snowflake alone, under `request_id`.
+        Raises SnowflakeUnavailable when the connection breaks: whether the statement ran is then known to
+        Snowflake alone, under `request_id`. With the reason NOT_REACHED it did not run.
         """
         path = f"/queries/v1/query-request?requestId={request_id}"
         answer = await self._call("POST", path, body)
         while str(answer.get("code")) in IN_PROGRESS:
-            answer = await self._call("GET", _result_path(answer), None)
+            answer = await self._poll(_result_path(answer))
         data = answer.get("data") or {}
         if answer.get("success") and "finalDatabaseName" in data:
             self.names = NameContext(data["finalDatabaseName"], data.get("finalSchemaName"))
         return answer
+
+    async def _poll(self, path: str) -> Json:
+        try:
+            return await self._call("GET", path, None)
+        except SnowflakeUnavailable as e:
+            # Not reached any more, perhaps, but the statement is there.
+            raise SnowflakeUnavailable(e.message, e.hint) from None
 
     async def rows(self, sql: str) -> list[dict[str, Any]]:
         """A small statement of Hoop's own (SHOW, DESCRIBE), answered as JSON rows."""

@@ -10,18 +10,22 @@ from dataclasses import dataclass, field
 from sqlglot import Token, TokenType
 
 from hoop_core.model import Kind, NameContext, TableName
-from hoop_core.parameters import ALTERABLE
+from hoop_core.parameters import ALTERABLE, SET_IN_VAIN
 from hoop_core.sql.names import resolve_parts
 from hoop_core.sql.refusals import refuse
+from hoop_core.sql.shape import UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`span` is where the one table name stands (character offsets), to be qualified there."""
+    """`span` is where the one table name stands (character offsets), to be qualified there; `limit` where the
+    number of a SHOW's LIMIT stands, which counts what the caller may see, and so is not for Snowflake to apply.
+    """
 
     kind: Kind
     table: TableName | None = None
     span: tuple[int, int] | None = None
+    limit: tuple[int, int] | None = None
     facts: dict[str, bool | int] = field(default_factory=dict)
 
 
@@ -161,13 +165,18 @@ def _show(reader: _Reader, names: NameContext) -> Command | None:
             return None
     if reader.take("STARTS", "WITH") and not reader.take_string():
         return None
+    limit: tuple[int, int] | None = None
+    facts: dict[str, bool | int] = {}
     if reader.take("LIMIT"):
-        if not reader.take_number():
+        number = reader.peek()
+        if number is None or not reader.take_number() or not number[0].isdecimal():
             return None
+        limit = number[1].start, number[1].end
+        facts = {"has_limit": True, "limit_rows": min(int(number[0]), UNBOUNDED)}
         if reader.take("FROM") and not reader.take_string():
             return None
     if isinstance(table, tuple):
-        return Command(Kind.SHOW, table[0], table[1])
+        return Command(Kind.SHOW, table[0], table[1], limit, facts)
     if what == ("COLUMNS",):
         # Snowflake lists what the role may see; which tables the caller may know is for the policy to say
         raise refuse(
@@ -178,7 +187,7 @@ def _show(reader: _Reader, names: NameContext) -> Command | None:
         )
     if what == ("EXPORTED", "KEYS"):
         return None  # which tables refer to which is told of one table that the caller may read
-    return Command(Kind.SHOW)
+    return Command(Kind.SHOW, limit=limit, facts=facts)
 
 
 def _show_scope(
@@ -229,25 +238,41 @@ def _alter_session(reader: _Reader, names: NameContext) -> Command | None:
     unset = reader.take("UNSET")
     if not unset and not reader.take("SET"):
         return None
+    in_vain = None
+    altered = 0
     while (ahead := reader.peek()) is not None:
         here = reader.take_name()
         # a quoted name would escape those who note what a session was set to (session.py)
         if here is None or len(here[0]) != 1 or ahead[1].token_type is TokenType.IDENTIFIER:
             return None
         name = here[0][0].upper()
-        if name not in ALTERABLE:
-            raise refuse(
-                "SESSION_PARAMETER",
-                f"The session parameter {name} cannot be changed through Hoop.",
-                "Served are formats, time zone, week rules, timeouts and AUTOCOMMIT.",
-            )
-        if not unset and not (reader.take("=") and _value(reader)):
+        if name in SET_IN_VAIN:
+            in_vain = name
+        elif name in ALTERABLE:
+            altered += 1
+        else:
+            raise _not_alterable(name)
+        if not unset and not (reader.take("=") and _value(reader, SET_IN_VAIN.get(name))):
             return None
         reader.take(",")
+    if in_vain and not altered:  # whoever asks for this alone wants its effect
+        raise _not_alterable(in_vain)
     return Command(Kind.SESSION)
 
 
-def _value(reader: _Reader) -> bool:
+def _not_alterable(name: str) -> Exception:
+    return refuse(
+        "SESSION_PARAMETER",
+        f"The session parameter {name} cannot be changed through Hoop.",
+        "Served are formats, time zone, week rules, timeouts and AUTOCOMMIT.",
+    )
+
+
+def _value(reader: _Reader, only: frozenset[str] | None = None) -> bool:
+    """A value, or one of `only`."""
+    here = reader.peek()
+    if only is not None and (here is None or here[0] not in only):
+        return False
     reader.take("-")
     return (
         reader.take_string() or reader.take_number() or reader.take("TRUE") or reader.take("FALSE")

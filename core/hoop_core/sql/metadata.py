@@ -18,18 +18,22 @@ SCHEMA = "INFORMATION_SCHEMA"
 
 @dataclass(frozen=True, slots=True)
 class MetadataView:
-    """`schema` and `name` are the columns that say of which object a row tells; `sizes`: it counts rows."""
+    """`schema` and `name` are the columns that say of which object a row tells; `sizes`: it counts rows.
+
+    `withheld` are columns that nobody is shown: the text of a view names tables and values that no rule grants.
+    """
 
     schema: str
     name: str | None
     sizes: bool = False
+    withheld: tuple[str, ...] = ()
 
 
 _VIEWS = {
     "COLUMNS": MetadataView("TABLE_SCHEMA", "TABLE_NAME"),
     "SCHEMATA": MetadataView("SCHEMA_NAME", None),
     "TABLES": MetadataView("TABLE_SCHEMA", "TABLE_NAME", sizes=True),
-    "VIEWS": MetadataView("TABLE_SCHEMA", "TABLE_NAME"),
+    "VIEWS": MetadataView("TABLE_SCHEMA", "TABLE_NAME", withheld=("VIEW_DEFINITION",)),
 }
 NAMES = tuple(_VIEWS)
 

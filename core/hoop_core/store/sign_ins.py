@@ -42,6 +42,11 @@ class SeenTokens:
             )
             return bool(connection.scalar(again))
 
+    def forget(self, by: str) -> None:
+        """No further retry of this request: the first use itself is remembered. Raises StoreUnavailable."""
+        with self._store.write() as connection:
+            connection.execute(delete(seen_tokens).where(seen_tokens.c.digest == by))
+
     def _added(self, connection: Connection, digest: str, until: datetime) -> bool:
         """One of two replicas that do this at once gets True."""
         own_insert: Any = (

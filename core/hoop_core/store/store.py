@@ -11,13 +11,14 @@ twice is a compare-and-set, or happens under a `Lock`. Readers see one moment (R
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +27,7 @@ from hoop_core.config import StoreSettings
 from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.store import postgres
 from hoop_core.store.postgres import Limits
+from hoop_core.store.unsynced import Busy, Unsynced
 
 WRITE = "hoop_write"
 """The execution option of a transaction that will write."""
@@ -60,6 +62,7 @@ class Store:
         self._limits = limits or Limits(lock=busy_seconds)
         self._file = self._sqlite_file()
         self._inode: int | None = None
+        self._unsynced = Unsynced(self._file) if self._file else None
         self.engine = self._engine()
 
     @classmethod
@@ -91,7 +94,10 @@ class Store:
     def _engine(self) -> Engine:
         if self._file is None:
             return postgres.make_engine(self.url, self._limits)
-        engine = create_engine(self.url, connect_args={"timeout": self._limits.lock})
+        # Every transaction here ends by itself: there is nothing to roll back when a connection is returned.
+        engine = create_engine(
+            self.url, connect_args={"timeout": self._limits.lock}, pool_reset_on_return=None
+        )
 
         @event.listens_for(engine, "connect")
         def _pragmas(connection: Any, _record: Any) -> None:
@@ -154,6 +160,39 @@ class Store:
             yield connection
 
     @contextmanager
+    def write_plainly(self) -> Iterator[sqlite3.Cursor]:
+        """`write()` on SQLite without SQLAlchemy's layers, for the few statements that all others wait for."""
+        self._still_the_same_file()
+        try:
+            connection = self.engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+                yield cast(sqlite3.Cursor, cursor)
+                cursor.execute("COMMIT")
+            except BaseException:
+                connection.invalidate()  # closing it rolls back
+                raise
+            connection.close()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as e:
+            raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
+
+    @contextmanager
+    def write_unsynced(self) -> Iterator[sqlite3.Cursor]:
+        """A transaction that the end of this process cannot undo, but that of the machine can: see `Unsynced`.
+
+        Raises Busy when that would mean to wait, and StoreUnavailable. Only where the store is not shared.
+        """
+        self._still_the_same_file()
+        if self._unsynced is None:
+            raise Busy
+        try:
+            with self._unsynced.write() as cursor:
+                yield cursor
+        except (sqlite3.Error, OSError) as e:
+            raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees the store as it was at its first query, and changes nothing."""
         with self._transaction(write=False) as connection:
@@ -206,6 +245,8 @@ class Store:
             raise StoreUnavailable(f"The store {self._file} was replaced by another file.", _HINT)
 
     def close(self) -> None:
+        if self._unsynced is not None:
+            self._unsynced.close()
         self.engine.dispose()
 
 

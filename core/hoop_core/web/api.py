@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -48,6 +48,8 @@ from hoop_core.web.masking import MaskingExceptions
 
 _log = structlog.get_logger(__name__)
 _SQL_LIMIT = 1 << 20
+_MOST_SHOWN = 16 << 20
+"""Characters of a session's entries in one answer; `hoop audit export` has all."""
 _RUN_FILTERS = (
     "dag_id", "run_id", "task_id", "map_index", "job_name", "step_key", "asset_key",
 )  # fmt: skip
@@ -217,7 +219,8 @@ class Api:
 
     def _may_see(self, caller: Identity, approval: Approval) -> bool:
         entitled = set(approval.approvers) | set(self._settings.readers)
-        return caller.key == approval.requester_key or bool(set(caller.groups) & entitled)
+        own = caller.key == approval.requester_key and _same_actors(caller, approval.actors)
+        return own or bool(set(caller.groups) & entitled)
 
     # ------------------------------------------------------------------ sessions
 
@@ -229,15 +232,24 @@ class Api:
         found = await asyncio.to_thread(self._sessions, caller, wanted)
         if not found:
             raise NoSuchSession(f"There is no session {wanted!r} for you.")
-        entries = await asyncio.to_thread(
-            lambda: [e.text for e in self._log.entries(session_id=wanted)]
-        )
-        shown = {**found[0], "entries": [_parsed(e) for e in entries]}
-        return JSONResponse(shown)
+        entries, whole = await asyncio.to_thread(self._entries, wanted)
+        return JSONResponse({**found[0], "entries": entries, "whole": whole})
+
+    def _entries(self, session_id: str) -> tuple[list[Json], bool]:
+        """The first entries of a session, and whether they are all: a session may have gigabytes of them."""
+        found: list[Json] = []
+        room = _MOST_SHOWN
+        for entry in self._log.entries(session_id=session_id):
+            room -= len(entry.text)
+            if room < 0:
+                return found, False
+            found.append(_parsed(entry.text))
+        return found, True
 
     def _sessions(self, caller: Identity, wanted: str | None) -> list[Json]:
         query = select(sessions).order_by(sessions.c.opened_at.desc()).limit(500)
-        if not set(caller.groups) & set(self._settings.readers):
+        reader = bool(set(caller.groups) & set(self._settings.readers))
+        if not reader:
             query = query.where(sessions.c.identity_key == caller.key)
         if wanted is not None:
             query = query.where(sessions.c.id == wanted)
@@ -252,10 +264,16 @@ class Api:
                 **r.body,
             }
             for r in rows
+            if reader or _same_actors(caller, r.body["identity"].get("actors") or ())
         ]
 
     async def _body(self, request: Request) -> Json:
         return await read_json(request, self._settings.max_body_bytes)
+
+
+def _same_actors(caller: Identity, actors: Sequence[str]) -> bool:
+    """A person sees what was done for them; who acts for them sees what came by the same way only."""
+    return not caller.actors or caller.actors == tuple(actors)
 
 
 def _client(request: Request) -> Json:

@@ -47,7 +47,9 @@ class SsoPages:
         """Where newer drivers send the browser, with a proof key of their own."""
         asked = request.query_params
         page, _ = await self._browser.begin(
-            asked.get("browser_mode_redirect_port"), asked.get("proof_key", "")
+            asked.get("browser_mode_redirect_port"),
+            asked.get("proof_key", ""),
+            address=_client(request)["address"],
         )
         return _onwards(page)
 

@@ -7,7 +7,7 @@ Names are kept in stored case. All state is guarded by one lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -192,6 +192,8 @@ class Account:
     def __init__(self, name: str) -> None:
         self.name = name.upper()
         self.lock = threading.RLock()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called, under the lock, after each account statement."""
         self.users: dict[str, User] = {}
         self.roles: dict[str, Role] = {}
         self.warehouses: dict[str, Warehouse] = {}

@@ -121,7 +121,10 @@ class Administration:
         }
         with self._account.lock:
             roles = session.roles(self._account)
-            return rules[type(statement)](statement, session, roles)
+            try:
+                return rules[type(statement)](statement, session, roles)
+            finally:
+                self._account.on_change()
 
     def _as_owner(
         self, statement: AccountStatement, session: Session, roles: frozenset[str]

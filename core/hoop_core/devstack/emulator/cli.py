@@ -18,6 +18,7 @@ from hoop_core.devstack.emulator.accounts import Account
 from hoop_core.devstack.emulator.app import Service, Timing
 from hoop_core.devstack.emulator.engine import Engine
 from hoop_core.devstack.emulator.execution import Executor
+from hoop_core.devstack.emulator.journal import Journal
 from hoop_core.devstack.emulator.sessions import Sessions
 from hoop_core.errors import ConfigError
 
@@ -41,6 +42,7 @@ def build(
     token_seconds: int,
     master_seconds: int,
     timing: Timing,
+    journal: Journal | None = None,
 ) -> StandIn:
     """Puts the parts together. Raises ConfigError for a bootstrap that cannot be used."""
     account, engine = Account(account_name), Engine()
@@ -57,6 +59,9 @@ def build(
         world.demo(b)
     else:
         world.minter(b)
+    if journal is not None:
+        journal.restore(account)
+        history.keep(journal)
     service = Service(
         account=account,
         sessions=sessions,
@@ -77,6 +82,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bootstrap", type=Path, required=True, help="JSON file of mode 0600")
     parser.add_argument("--no-demo-data", action="store_true", help="only the first two users")
     parser.add_argument("--account", default="HOOPDEV", help="the account's name")
+    parser.add_argument(
+        "--journal", type=Path, help="file that keeps users and history over restarts"
+    )
     parser.add_argument("--slow-seconds", type=float, default=2.0, metavar="S")
     parser.add_argument("--poll-seconds", type=float, default=10.0, metavar="S")
     parser.add_argument("--session-token-seconds", type=int, default=3600, metavar="S")
@@ -100,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             token_seconds=options.session_token_seconds,
             master_seconds=options.master_token_seconds,
             timing=Timing(options.slow_seconds, options.poll_seconds, options.chunk_url_seconds),
+            journal=Journal(options.journal) if options.journal else None,
         )
     except ConfigError as e:
         sys.stderr.write(f"{e}\n")

@@ -185,12 +185,18 @@ class Executor:
     # -- running --------------------------------------------------------------------------------
     def _run(self, query: Query) -> None:
         session = query.session
-        where = {"database": session.connection.database, "schema": session.connection.schema}
-        role, warehouse, tag = (
-            session.role,
-            session.warehouse,
-            str(session.parameter("QUERY_TAG", query.parameters)),
-        )
+        query.event = {
+            "QUERY_ID": query.id,
+            "DATABASE_NAME": session.connection.database,
+            "SCHEMA_NAME": session.connection.schema,
+            "SESSION_ID": session.id,
+            "USER_NAME": session.user.name,
+            "ROLE_NAME": session.role,
+            "WAREHOUSE_NAME": session.warehouse,
+            "QUERY_TAG": str(session.parameter("QUERY_TAG", query.parameters)),
+            "START_TIME": query.started,
+            "CLIENT_APPLICATION_ID": session.application,
+        }
         try:
             query.outcome = self.performer.perform(query)
         except Interrupted:
@@ -205,45 +211,28 @@ class Executor:
             query.error = SqlError("000603", "XX000", text)
         session.last_query_id = query.id
         try:
-            self._record(query, where, role, warehouse, tag)
+            self._record(query)
             self._keep(query)
         finally:
             query.done.set_result(None)
             self._close_when_idle(session, finished=1)
 
     # -- afterwards -----------------------------------------------------------------------------
-    def _record(
-        self,
-        query: Query,
-        where: Mapping[str, str | None],
-        role: str,
-        warehouse: str | None,
-        tag: str,
-    ) -> None:
+    def _record(self, query: Query) -> None:
         if query.body.get("describeOnly"):
             return
-        ended = datetime.now(UTC)
-        session, error = query.session, query.error
+        ended, error = datetime.now(UTC), query.error
         self._history.query(
             {
-                "QUERY_ID": query.id,
+                **query.event,
                 "QUERY_TEXT": query.shown,
-                "DATABASE_NAME": where["database"],
-                "SCHEMA_NAME": where["schema"],
                 "QUERY_TYPE": query.kind,
-                "SESSION_ID": session.id,
-                "USER_NAME": session.user.name,
-                "ROLE_NAME": role,
-                "WAREHOUSE_NAME": warehouse,
-                "QUERY_TAG": tag,
                 "EXECUTION_STATUS": "FAIL" if error else "SUCCESS",
                 "ERROR_CODE": error.code if error else None,
                 "ERROR_MESSAGE": error.message if error else None,
-                "START_TIME": query.started,
                 "END_TIME": ended,
                 "TOTAL_ELAPSED_TIME": int((ended - query.started).total_seconds() * 1000),
                 "ROWS_PRODUCED": query.outcome.encoded.total if query.outcome else None,
-                "CLIENT_APPLICATION_ID": session.application,
             }
         )
 

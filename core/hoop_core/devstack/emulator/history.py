@@ -11,6 +11,8 @@ from typing import Any
 
 import duckdb
 
+from hoop_core.devstack.emulator.journal import Journal
+
 DATABASE, SCHEMA = "SNOWFLAKE", "ACCOUNT_USAGE"
 
 _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -53,21 +55,45 @@ VIEWS = tuple(_COLUMNS)
 
 
 class History:
-    """Collects events in memory; `flush` writes them before a statement reads the views."""
+    """Collects events in memory; `flush` writes them before a statement reads the views.
+
+    Once there is a journal, it keeps them for the next process.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self._journal: Journal | None = None
         self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _COLUMNS}
         self._logins = 0
         for name, columns in _COLUMNS.items():
             described = ", ".join(f'"{c}" {kind}' for c, kind in columns)
             connection.execute(f"CREATE TABLE {DATABASE}.{SCHEMA}.{name} ({described})")
 
+    def keep(self, journal: Journal) -> None:
+        """Take in what earlier processes left, and leave the same from now on."""
+        self._journal = journal
+        for event in journal.queries():
+            self._add("QUERY_HISTORY", event)
+        for event in journal.logins():
+            self._add_login(event)
+
+    def began(self, event: Mapping[str, Any]) -> None:
+        """A statement is about to run: only a journal needs to know so soon."""
+        if self._journal is not None:
+            self._journal.began(event)
+
     def query(self, event: Mapping[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.ended(event)
         self._add("QUERY_HISTORY", event)
 
     def login(self, event: Mapping[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.login(event)
+        self._add_login(event)
+
+    def _add_login(self, event: Mapping[str, Any]) -> None:
         with self._lock:
             self._logins += 1
             number = self._logins

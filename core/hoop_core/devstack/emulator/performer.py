@@ -46,6 +46,7 @@ from hoop_core.devstack.emulator.temporary_tables import TemporaryTables
 SELECT, SESSION, USE, SHOW, DESCRIBE, DDL = 0x1000, 0x4100, 0x4300, 0x4400, 0x4500, 0x6000
 """Snowflake's statement type ids, which tell the drivers how to read an answer."""
 
+_SCANNABLE_BYTES = 256 << 20
 FindQuery = Callable[[str, User], Query]
 _STAGE_KINDS: dict[type, str] = {
     stage_statements.MakeStage: "CREATE",
@@ -112,6 +113,8 @@ class Performer:
             query.check()
             with session.guard:
                 session.current = query
+            if not query.body.get("describeOnly"):
+                self._history.began(query.event | {"QUERY_TEXT": query.shown})
             try:
                 return perform()
             finally:
@@ -332,6 +335,8 @@ class Performer:
         found = self._find(filled.name, query.session.user)
         if found.outcome is None:
             raise SqlError("000709", "02000", f"Statement {filled.name} not found")
+        if not found.outcome.scannable:
+            raise not_modelled(f"RESULT_SCAN of more than {_SCANNABLE_BYTES >> 20} MB")
         rows_as = query.session.result_format(query.parameters)
         return self._outcome(query, Ran(found.outcome.table, SELECT), rows_as, True)
 
@@ -351,7 +356,12 @@ class Performer:
         }
         type_id = ran.type_id or (SELECT if rows else 0)
         key = secrets.token_urlsafe(32) if encoded.chunks else ""
-        return Outcome(table, encoded, type_id, ran.affected, binds, final, key)
+        scannable = table.data.nbytes <= _SCANNABLE_BYTES
+        if not scannable:  # its chunks are on disk, and memory is for others
+            table = Table(table.columns, table.data.schema.empty_table())
+        return Outcome(
+            table, encoded, type_id, ran.affected, binds, final, key, scannable=scannable
+        )
 
 
 def _binds(tree: exp.Expr) -> int:

@@ -31,6 +31,8 @@ class Outcome:
     chunk_key: str = field(repr=False, default="")
     put: PutAnswer | None = None
     """Of a PUT: what its answer is made of."""
+    scannable: bool = True
+    """Whether `table` has its rows still."""
 
     @property
     def size(self) -> int:
@@ -54,6 +56,8 @@ class Query:
     kind: str = "UNKNOWN"
     shown: str = ""
     """The text for the history."""
+    event: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What the history says of it, as far as it is known before it runs."""
     done: Future[None] = field(default_factory=Future)
 
     @property

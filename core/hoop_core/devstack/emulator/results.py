@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +28,9 @@ from hoop_core.devstack.emulator.errors import not_modelled
 
 INLINE_ROWS = 4000
 CHUNK_ROWS = 10_000
+"""Of the first chunk; each further one has twice as many rows, up to `CHUNK_BYTES` before it is packed."""
+CHUNK_BYTES = 48 << 20
+_PACKING = ThreadPoolExecutor(2, "packing")
 _TEXT_LENGTH = 16_777_216
 _UTC_OFFSET_MINUTES = 1440
 """TIMESTAMP_TZ carries the offset in minutes plus 1440; the engine keeps instants in UTC only."""
@@ -95,12 +101,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A part of a result that is fetched by its own URL. `body` is as it goes over the wire."""
+    """A part of a result that is fetched by its own URL: where it lies in the result's file, gzipped."""
 
     rows: int
-    body: bytes
+    at: int
+    size: int
     uncompressed: int
-    gzipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,19 @@ class Encoded:
     total: int
     inline_rows: int
     chunks: tuple[Chunk, ...] = ()
+    file: IO[bytes] | None = None
+    """What the chunks lie in; it has no name, and is gone with this object."""
 
     @property
     def size(self) -> int:
+        """Bytes in memory, about."""
         inline = self.inline.get("rowsetBase64")
-        first = len(inline) if isinstance(inline, str) else 100 * self.inline_rows
-        return first + sum(len(c.body) for c in self.chunks)
+        return len(inline) if isinstance(inline, str) else 100 * self.inline_rows
+
+    def body(self, index: int) -> bytes:
+        """A chunk as it goes over the wire."""
+        chunk = self.chunks[index]
+        return os.pread(self.file.fileno(), chunk.size, chunk.at) if self.file else b""
 
 
 def column_of(name: str, duckdb_type: str) -> Column:
@@ -239,12 +252,41 @@ def encode_arrow(table: Table) -> Encoded:
     wire = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     total = wire.num_rows
     inline = base64.b64encode(_ipc(wire.slice(0, INLINE_ROWS))).decode() if total else ""
-    chunks = []
-    for at in range(INLINE_ROWS, total, CHUNK_ROWS):
-        body = _ipc(wire.slice(at, CHUNK_ROWS))
-        chunks.append(Chunk(min(CHUNK_ROWS, total - at), body, len(body), gzipped=False))
     content = {"queryResultFormat": "arrow", "rowsetBase64": inline}
-    return Encoded(content, total, min(total, INLINE_ROWS), tuple(chunks))
+    chunks, file = _chunks(total, wire.nbytes, lambda at, rows: _ipc(wire.slice(at, rows)))
+    return Encoded(content, total, min(total, INLINE_ROWS), chunks, file)
+
+
+def _chunks(
+    total: int, size: int, plain: Callable[[int, int], bytes]
+) -> tuple[tuple[Chunk, ...], IO[bytes] | None]:
+    """What comes after the inline rows of a result of `total` rows and `size` bytes, and its file."""
+    if total <= INLINE_ROWS:
+        return (), None
+
+    def packed(part: tuple[int, int]) -> tuple[int, bytes, int]:
+        content = plain(*part)
+        return part[1], gzip.compress(content, 1, mtime=0), len(content)
+
+    file = tempfile.TemporaryFile(prefix="stand-in-")  # noqa: SIM115 - it lives as long as the result
+    chunks, at = [], 0
+    for rows, body, uncompressed in _PACKING.map(packed, _parts(total, size)):
+        file.write(body)
+        chunks.append(Chunk(rows, at, len(body), uncompressed))
+        at += len(body)
+    file.flush()
+    return tuple(chunks), file
+
+
+def _parts(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each chunk: they grow up to some limit, as the service's do
+    (https://github.com/snowflakedb/gosnowflake/issues/1371).
+    """
+    at, rows = INLINE_ROWS, CHUNK_ROWS
+    most = max(CHUNK_ROWS, CHUNK_BYTES * total // max(size, 1))
+    while at < total:
+        yield at, min(rows, total - at)
+        at, rows = at + rows, min(2 * rows, most)
 
 
 def _ipc(table: Any) -> bytes:
@@ -305,15 +347,16 @@ def _scaled(array: Any) -> Any:
 # -- JSON -----------------------------------------------------------------------------------------
 def encode_json(table: Table) -> Encoded:
     rows = json_rows(table)
-    chunks = []
-    for at in range(INLINE_ROWS, len(rows), CHUNK_ROWS):
-        part = rows[at : at + CHUNK_ROWS]
+
+    def plain(at: int, count: int) -> bytes:
         # A chunk is the rows without the brackets around them: the client adds those.
-        plain = json.dumps(part, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
-        chunks.append(Chunk(len(part), gzip.compress(plain, 1), len(plain), gzipped=True))
+        part = rows[at : at + count]
+        return json.dumps(part, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
+
     inline = rows[:INLINE_ROWS]
     content = {"queryResultFormat": "json", "rowset": inline}
-    return Encoded(content, len(rows), len(inline), tuple(chunks))
+    chunks, file = _chunks(len(rows), table.data.nbytes, plain)
+    return Encoded(content, len(rows), len(inline), chunks, file)
 
 
 def json_rows(table: Table) -> list[list[str | None]]:
