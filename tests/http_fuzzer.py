@@ -200,7 +200,7 @@ class Fuzzer:
         roll = rnd.random()
         if roll < 0.8 and (path.startswith("/hoop/v1") or path.startswith("/api")):
             headers["authorization"] = f"Bearer {self._token()}"
-        elif roll < 0.8:
+        elif roll < 0.8 and self._handles:
             token, master = rnd.choice(self._handles)
             wants_master = "token-request" in path
             headers["authorization"] = f'Snowflake Token="{master if wants_master else token}"'

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hoop_core.bench import analysis, plot
+from hoop_core.bench import analysis, overhead, plot
 from hoop_core.bench.corpus import tpcds
 from hoop_core.bench.figures import Spread
+from hoop_core.bench.streaming import Memory
 from hoop_core.cli.root import app
 from hoop_core.sql.dialect import SNOWFLAKE
 from hoop_core.sql.limits import DEFAULT
@@ -59,3 +61,33 @@ def test_a_part_can_be_measured_alone() -> None:
     answer = json.loads(result.stdout)
     assert set(answer) == {"detectors"}
     assert all(row["hoop_MB_s"] > 0 and "presidio_MB_s" in row for row in answer["detectors"])
+
+
+def test_what_hoop_adds_is_counted_from_the_text_that_it_ran() -> None:
+    found = overhead.spreads({"direct": [0.001] * 3, "rewritten": [0.004] * 3, "hoop": [0.006] * 3})
+    assert found["added"] == {"p50_ms": 2.0, "p95_ms": 2.0, "p99_ms": 2.0}
+    lines = list(overhead.rows([{"statement": "one", "runs": 3, **found}]))
+    assert [line["way"] for line in lines][-1] == "added" and len(lines) == 4
+
+
+def test_growth_is_the_most_that_a_process_took_meanwhile() -> None:
+    with Memory(os.getpid()) as memory:
+        taken = bytearray(os.urandom(1 << 20) * 64)
+        assert memory.looked(3)
+        del taken
+    assert memory.growth is not None and 40 < memory.growth < 200
+
+
+@pytest.mark.nightly
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("section", ["overhead", "streaming"])
+def test_the_gateway_is_measured_beside_the_direct_way(section: str) -> None:
+    arguments = ["bench", "--only", section, "--runs", "5", "--result-rows", "50000", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    if section == "overhead":
+        assert {"direct", "rewritten", "hoop", "added"} <= set(answer["statements"][0])
+    else:
+        assert [one["percent_of_direct"] > 0 for one in answer["streaming"]] == [True] * 3

@@ -60,11 +60,12 @@ def statements(info: StackInfo, runs: int, say: Callable[[str], None]) -> list[J
                     took = timed(partial(_fetch, connection, text))
                     if n >= _WARM:
                         times[way].append(took)
-            found.append({"statement": name, "runs": count, **_spreads(times)})
+            found.append({"statement": name, "runs": count, **spreads(times)})
     return found
 
 
-def _spreads(times: dict[str, list[float]]) -> Json:
+def spreads(times: dict[str, list[float]]) -> Json:
+    """Percentiles of seconds in milliseconds, and what `hoop` took beyond `rewritten`."""
     found: Json = {}
     for way, taken in times.items():
         spread = Spread.of(taken)

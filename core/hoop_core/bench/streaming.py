@@ -144,7 +144,7 @@ class Memory:
 
     def __init__(self, pid: int | None) -> None:
         self._pid, self._done = pid, threading.Event()
-        self._most = 0
+        self._most = self._looks = 0
         self.began: int | None = None
         self.growth: int | None = None
 
@@ -166,9 +166,19 @@ class Memory:
             self.began = round(self._first / 1e6)
             self.growth = round((self._most - self._first) / 1e6)
 
+    def looked(self, times: int) -> bool:
+        """Waits until the process was looked at so often from now on; False when that takes too long."""
+        until = self._looks + times
+        for _ in range(1000):
+            if self._looks >= until:
+                return True
+            self._done.wait(_LOOK_SECONDS)
+        return False
+
     def _watch(self) -> None:
         while not self._done.wait(_LOOK_SECONDS):
             self._most = max(self._most, self._resident())
+            self._looks += 1
 
     def _resident(self) -> int:
         """Bytes; 0 where it cannot be told."""

@@ -33,8 +33,8 @@ _SLOWEST = 32 << 10
 class Pieces(Protocol):
     """A part as it comes in from Snowflake's storage."""
 
-    packed: bool
-    size: int | None
+    @property
+    def size(self) -> int | None: ...
 
     def pieces(self) -> AsyncIterator[bytes]: ...
 
