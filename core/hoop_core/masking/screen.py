@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from hoop_core.model import Detector, Json, Screen
 _GZIP = b"\x1f\x8b"
 MOST_BYTES = 512 << 20
 """Of one part, unpacked. Snowflake's own parts are some tens of megabytes."""
+_SLICE = 1 << 18
+"""Rows of a batch that are looked at together."""
 _TEXTS = {"text", "variant", "object", "array", "map", "binary", "geography", "geometry", "vector"}
 _NUMBERS = {"fixed", "real"}
 
@@ -122,15 +124,15 @@ def screen_arrow(stream: bytes, screen: Screen, labels: Sequence[str] | None = N
         schema = reader.schema
         known = schema.names if labels is None else labels
         screen_names(_field_names(schema), known, screen)
-        for batch in reader:
+        for piece in _in_slices(reader):
             cut, found = redact(
-                batch,
+                piece,
                 screen.masks,
                 screen.every,
                 blocks=screen.blocks,
                 open_columns=screen.open,
             )
-            changed = changed or cut is not batch
+            changed = changed or cut is not piece
             findings += found
             batches.append(cut)
     if screen.binds and source.tell() != len(stream):
@@ -138,6 +140,16 @@ def screen_arrow(stream: bytes, screen: Screen, labels: Sequence[str] | None = N
     merged = _merged(findings, known)
     _refuse_blocked(merged, screen)
     return Screened(_stream_of(schema, batches) if changed else stream, merged)
+
+
+def _in_slices(batches: Iterable[Any]) -> Iterator[Any]:
+    """What is worked out of a batch takes several times its room, so it is done for a part of it at a time."""
+    for batch in batches:
+        if batch.num_rows <= _SLICE:
+            yield batch
+        else:
+            for at in range(0, batch.num_rows, _SLICE):
+                yield batch.slice(at, _SLICE)
 
 
 def _stream_of(schema: Any, batches: Iterable[Any]) -> bytes:
