@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hoop_core.parameters import TOLD
-from hoop_core.session import without_echo
+from hoop_core.session.guarded import without_echo
 from hoop_core.snowflake.client_kinds import HOOP, ClientApp, signs_in_as
 
 

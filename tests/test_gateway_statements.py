@@ -33,7 +33,7 @@ from hoop_core.guard import Guard
 from hoop_core.http import BadRequest
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
 from hoop_core.parameters import TOLD, told
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 
 ANN = Identity("https://idp", "ann", "Ann", ("eng",), "oidc", "d1")
 

@@ -318,7 +318,7 @@ def test_a_closed_session_mints_nobody() -> None:
 
     from hoop_core.errors import SessionGone
     from hoop_core.model import Identity, NameContext, RoleBinding, RunContext
-    from hoop_core.session import GuardedSession
+    from hoop_core.session.guarded import GuardedSession
 
     async def never(_session: GuardedSession) -> Any:
         raise AssertionError("minted")

@@ -15,7 +15,7 @@ from hoop_core.guard import Guard
 from hoop_core.judge import judge_text, judging
 from hoop_core.model import Identity, NameContext, RoleBinding, RunContext, TableName, Verdict
 from hoop_core.policy.file import parse_policy
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.live_catalog import LiveCatalog
 

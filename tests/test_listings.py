@@ -14,9 +14,9 @@ from snowflake.connector import DictCursor, SnowflakeConnection
 from hoop_core.analysts.wire import from_json, to_json
 from hoop_core.errors import SnowflakeUnavailable
 from hoop_core.judge import judge_text
-from hoop_core.listings import narrowed
 from hoop_core.model import Decision, Identity, Json, NameContext, Outcome, RunContext, Verdict
 from hoop_core.policy.file import parse_policy
+from hoop_core.results.listings import narrowed
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.names import parse_table
 

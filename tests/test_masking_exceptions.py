@@ -47,7 +47,7 @@ from hoop_core.policy.file import parse_policy
 from hoop_core.policy.model import Policy, RoleRule
 from hoop_core.policy.schema import json_schema
 from hoop_core.records import used_first
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.store import Store

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from hoop_core.errors import NotServed
-from hoop_core.results import CHUNK_HEADER, TakenOver, take_over
+from hoop_core.results.answers import CHUNK_HEADER, TakenOver, take_over
 
 URL = "https://bucket.example/part?signature=SECRET"
 

@@ -17,6 +17,7 @@ from hoop_core.config import UploadSettings
 from hoop_core.delivery import Delivery
 from hoop_core.errors import ResultBlocked
 from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.loads.uploads import Uploads
 from hoop_core.masking.screen import screen_part
 from hoop_core.model import (
     ColumnLineage,
@@ -30,11 +31,10 @@ from hoop_core.model import (
     Screen,
     Verdict,
 )
-from hoop_core.results import TakenOver, take_over
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.results.answers import TakenOver, take_over
+from hoop_core.results.taint import labels_of
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 from hoop_core.sql.live_catalog import LiveCatalog
-from hoop_core.taint import labels_of
-from hoop_core.uploads import Uploads
 
 MAIL, CARD = "jane@x.example", "4111 1111 1111 1111"
 MASK = Screen(masks=frozenset({Detector.EMAIL, Detector.CARD}))

@@ -35,10 +35,10 @@ from hoop_core.model import (
     TableName,
     Verdict,
 )
-from hoop_core.results import ChunkSet, take_over
-from hoop_core.screeners import Room, Screeners, ScreeningBusy
-from hoop_core.session import GuardedSession
-from hoop_core.taint import opened, taints_of
+from hoop_core.results.answers import ChunkSet, take_over
+from hoop_core.results.screeners import Room, Screeners, ScreeningBusy
+from hoop_core.results.taint import opened, taints_of
+from hoop_core.session.guarded import GuardedSession
 
 MAIL = "jane@x.example"
 MASK = Screen(masks=frozenset({Detector.EMAIL, Detector.CARD}))

@@ -31,9 +31,9 @@ from hoop_core.gateway.passage import Passage, Source
 from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import takes_gzip
 from hoop_core.model import Identity, NameContext, RoleBinding, RunContext
-from hoop_core.results import ChunkSet
-from hoop_core.screeners import Screeners
-from hoop_core.session import GuardedSession
+from hoop_core.results.answers import ChunkSet
+from hoop_core.results.screeners import Screeners
+from hoop_core.session.guarded import GuardedSession
 from hoop_core.snowflake.http import SnowflakeHttp, unpacked
 
 LARGE = 200 << 20

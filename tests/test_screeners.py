@@ -11,7 +11,7 @@ import pytest
 
 from hoop_core.analysts.turns import Turn
 from hoop_core.errors import Cancelled
-from hoop_core.screeners import Room, Screeners, ScreeningBusy
+from hoop_core.results.screeners import Room, Screeners, ScreeningBusy
 
 A, B = Turn("a", "s1"), Turn("b", "s2")
 

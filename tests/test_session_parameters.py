@@ -13,7 +13,7 @@ from hoop_core.delivery import Delivery
 from hoop_core.errors import StatementRefused
 from hoop_core.model import Identity, NameContext, RoleBinding, RunContext
 from hoop_core.parameters import ALTERABLE, AT_SIGN_IN, MEANING
-from hoop_core.session import GuardedSession, QueryRequest, allowed_parameters, meaning_of
+from hoop_core.session.guarded import GuardedSession, QueryRequest, allowed_parameters, meaning_of
 from hoop_core.sql.statement import analyse
 
 

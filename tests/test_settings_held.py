@@ -11,7 +11,7 @@ from hoop_core.errors import StatementRefused
 from hoop_core.judge import judge_text
 from hoop_core.model import Identity, Json, NameContext, RunContext, TableName, Verdict
 from hoop_core.policy.file import parse_policy
-from hoop_core.settings_held import SettingsHeld
+from hoop_core.session.settings_held import SettingsHeld
 from hoop_core.sql.catalog import Catalog
 
 POLICY = parse_policy(

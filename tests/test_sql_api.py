@@ -42,7 +42,7 @@ from hoop_core.gateway.sql_api_requests import (
 from hoop_core.gateway.wire import failure, takes_gzip
 from hoop_core.http import BadRequest
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
-from hoop_core.session import GuardedSession, Progress, Stage
+from hoop_core.session.guarded import GuardedSession, Progress, Stage
 
 ANN = Identity("https://idp", "ann", "Ann", ("eng",), "oidc", "d1")
 COLUMNS: tuple[Json, ...] = ({"name": "A", "type": "text"}, {"name": "B", "type": "boolean"})

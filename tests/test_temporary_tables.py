@@ -12,8 +12,8 @@ from snowflake.connector import ProgrammingError, SnowflakeConnection
 from hoop_core.judge import judge_text
 from hoop_core.model import Identity, NameContext, Outcome, RunContext, TableName, Verdict
 from hoop_core.policy.file import parse_policy
+from hoop_core.session.temporary import with_temporary
 from hoop_core.sql.catalog import Catalog, CatalogObject
-from hoop_core.temporary import with_temporary
 from tests.clients_world import ClientsWorld
 
 TMP = TableName("PROD", "FEATURES", "TMP")

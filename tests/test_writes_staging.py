@@ -6,9 +6,9 @@ import pytest
 
 from hoop_core.errors import StatementRefused
 from hoop_core.model import Kind, NameContext, TableName
+from hoop_core.session.staging import StagedFile, Staging
 from hoop_core.sql.loading import Loading, Stage
 from hoop_core.sql.loading_reader import read_loading
-from hoop_core.staging import StagedFile, Staging
 
 HERE = NameContext("D", "S")
 STG = TableName("D", "S", "STG")

@@ -18,16 +18,16 @@ import pytest
 import structlog
 from starlette.requests import Request
 
-from hoop_core import uploads as uploads_module
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import UploadSettings
 from hoop_core.errors import SnowflakeUnavailable, StoreUnavailable
 from hoop_core.gateway.unserved import Unserved
+from hoop_core.loads import uploads as uploads_module
+from hoop_core.loads.uploads import UPLOAD_PATH, UploadGone, UploadRefused, Uploads
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
-from hoop_core.session import GuardedSession
+from hoop_core.session.guarded import GuardedSession
 from hoop_core.sql.loading import Put, Stage
 from hoop_core.sql.loading_reader import read_loading
-from hoop_core.uploads import UPLOAD_PATH, UploadGone, UploadRefused, Uploads
 
 SECRET = "the-master-key"
 HERE = NameContext("D", "S")

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import structlog
 
-from hoop_core import temporary
 from hoop_core.analysts.turns import Turn
 from hoop_core.approvals.binding import Binding
 from hoop_core.approvals.exceptions import used_by
@@ -32,22 +31,23 @@ from hoop_core.errors import (
 )
 from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
-from hoop_core.listings import narrowed
+from hoop_core.loads.staged import Staged, loaded_json
+from hoop_core.loads.uploads import Uploads
 from hoop_core.masking.scrub import scrub
 from hoop_core.model import Json, Kind, Screen, Verdict
 from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
-from hoop_core.results import ChunkSet, TakenOver, read_whole, take_over
-from hoop_core.screeners import Screeners, ScreeningBusy
-from hoop_core.session import GuardedSession, QueryRequest, Stage
+from hoop_core.results.answers import ChunkSet, TakenOver, read_whole, take_over
+from hoop_core.results.listings import narrowed
+from hoop_core.results.screeners import Screeners, ScreeningBusy
+from hoop_core.results.taint import Taints, found_json, labels_of, opened, tainted_json, taints_of
+from hoop_core.session import temporary
+from hoop_core.session.guarded import GuardedSession, QueryRequest, Stage
 from hoop_core.snowflake.http import NOT_REACHED
 from hoop_core.snowflake.session import SESSION_ENDED, SnowflakeSession, raise_for_answer
 from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.sql.loading import Put
-from hoop_core.staged import Staged, loaded_json
-from hoop_core.taint import Taints, found_json, labels_of, opened, tainted_json, taints_of
 from hoop_core.telemetry import gate
-from hoop_core.uploads import Uploads
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

@@ -43,6 +43,7 @@ from hoop_core.errors import (
     StatementRefused,
     StoreUnavailable,
 )
+from hoop_core.loads.staged import admitted, begun, parameters_digest
 from hoop_core.model import (
     ApprovalStatus,
     Identity,
@@ -67,16 +68,15 @@ from hoop_core.records import (
     statement_json,
     used_first,
 )
-from hoop_core.serving import check_scope
-from hoop_core.session import GuardedSession, QueryRequest, Stage, meaning_of
+from hoop_core.session.guarded import GuardedSession, QueryRequest, Stage, meaning_of
+from hoop_core.session.serving import check_scope
+from hoop_core.session.temporary import with_temporary
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.catalog import Catalog
 from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.settling import settle
-from hoop_core.staged import admitted, begun, parameters_digest
 from hoop_core.telemetry import gate, in_gate, statement, told
-from hoop_core.temporary import with_temporary
 
 _log = structlog.get_logger(__name__)
 _MOST_ASKED = 256 << 10

@@ -10,7 +10,7 @@ import hashlib
 from hoop_core.approvals.binding import digest
 from hoop_core.errors import HoopError, SnowflakeError
 from hoop_core.model import Decision, Identity, Json, RunContext, Verdict
-from hoop_core.session import GuardedSession, QueryRequest, meaning_of
+from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.sql.limits import DEFAULT
 
 _BEGINNING = 2_000

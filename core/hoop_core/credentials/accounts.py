@@ -26,8 +26,8 @@ from hoop_core.identity.fetch import check_url
 from hoop_core.model import RoleBinding, account_key
 from hoop_core.policy.model import Policy
 from hoop_core.replicas import is_loopback
-from hoop_core.serving import Upstream
-from hoop_core.session import GuardedSession
+from hoop_core.session.guarded import GuardedSession
+from hoop_core.session.serving import Upstream
 from hoop_core.snowflake.http import SnowflakeHttp
 from hoop_core.sql.live_catalog import Catalogs, LiveCatalog
 from hoop_core.store import Store

@@ -11,8 +11,8 @@ from hoop_core.config import SnowflakeSettings
 from hoop_core.credentials.leases import LeaseKeeper
 from hoop_core.credentials.pool import WarmPool
 from hoop_core.model import Lease, RoleBinding
-from hoop_core.serving import Upstream
-from hoop_core.session import GuardedSession
+from hoop_core.session.guarded import GuardedSession
+from hoop_core.session.serving import Upstream
 from hoop_core.snowflake.client_kinds import signs_in_as
 from hoop_core.snowflake.http import SnowflakeHttp
 from hoop_core.snowflake.session import SnowflakeSession, open_session

@@ -20,8 +20,8 @@ from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import failure
 from hoop_core.model import Json
 from hoop_core.records import error_json
-from hoop_core.results import ChunkSet, read_whole
-from hoop_core.screeners import Screeners, ScreeningBusy
+from hoop_core.results.answers import ChunkSet, read_whole
+from hoop_core.results.screeners import Screeners, ScreeningBusy
 from hoop_core.snowflake.http import SnowflakeHttp, unpacked
 
 _log = structlog.get_logger(__name__)

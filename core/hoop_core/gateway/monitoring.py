@@ -9,7 +9,7 @@ from __future__ import annotations
 from hoop_core.errors import Cancelled
 from hoop_core.gateway.shelves import Running
 from hoop_core.model import Json
-from hoop_core.session import Stage
+from hoop_core.session.guarded import Stage
 
 IN_PROGRESS, DETACHED = "333333", "333334"
 

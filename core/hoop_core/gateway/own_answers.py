@@ -28,7 +28,7 @@ from hoop_core.guard import Guard
 from hoop_core.model import Json
 from hoop_core.parameters import OWN, TOLD, told
 from hoop_core.records import asked_json, error_json
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 
 _UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 _LAST = r"LAST_QUERY_ID\s*\(\s*\)"

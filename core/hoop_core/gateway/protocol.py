@@ -23,7 +23,7 @@ from hoop_core.gateway.wire import failure, handle_of, success, takes_gzip
 from hoop_core.http import SMALL_BODY, BadRequest, read_json, text_of, unexpected
 from hoop_core.model import Json
 from hoop_core.parameters import TOLD, told
-from hoop_core.results import CHUNK_HEADER, CHUNK_PATH
+from hoop_core.results.answers import CHUNK_HEADER, CHUNK_PATH
 
 _log = structlog.get_logger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]

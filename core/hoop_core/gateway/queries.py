@@ -32,8 +32,8 @@ from hoop_core.gateway.wire import failure
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, text_of, unexpected
 from hoop_core.model import Json, Scope
-from hoop_core.results import ChunkSet
-from hoop_core.session import QueryRequest, allowed_parameters, read_bindings
+from hoop_core.results.answers import ChunkSet
+from hoop_core.session.guarded import QueryRequest, allowed_parameters, read_bindings
 
 _log = structlog.get_logger(__name__)
 _OPEN_AT_ONCE = 64

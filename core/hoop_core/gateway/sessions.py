@@ -30,7 +30,7 @@ from hoop_core.gateway.owners import SessionOwners, digest_of
 from hoop_core.http import text_of
 from hoop_core.model import Identity, Json, NameContext, RoleBinding
 from hoop_core.records import identity_json, run_json
-from hoop_core.session import (
+from hoop_core.session.guarded import (
     GuardedSession,
     allowed_parameters,
     fold,

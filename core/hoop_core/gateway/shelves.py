@@ -13,8 +13,8 @@ from hoop_core.errors import HoopError
 from hoop_core.gateway.sessions import Live
 from hoop_core.http import BadRequest
 from hoop_core.model import Json
-from hoop_core.results import ChunkSet
-from hoop_core.session import GuardedSession, Progress, QueryRequest
+from hoop_core.results.answers import ChunkSet
+from hoop_core.session.guarded import GuardedSession, Progress, QueryRequest
 
 REQUESTS_KNOWN = 20_000
 """Request ids that a session remembers: one that comes again never runs again."""

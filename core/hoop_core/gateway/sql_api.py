@@ -68,7 +68,7 @@ from hoop_core.gateway.wire import takes_gzip
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, unexpected
 from hoop_core.model import Identity, Json
-from hoop_core.session import Stage
+from hoop_core.session.guarded import Stage
 from hoop_core.signin.door import SignIn, TooManyFailures
 
 _log = structlog.get_logger(__name__)

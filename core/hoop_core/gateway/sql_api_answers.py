@@ -27,7 +27,7 @@ from hoop_core.gateway.shelves import Running
 from hoop_core.gateway.sql_api_requests import SUBMITTED, WrongType
 from hoop_core.http import BadRequest
 from hoop_core.model import Json
-from hoop_core.session import Stage
+from hoop_core.session.guarded import Stage
 from hoop_core.signin.door import TooManyFailures
 
 _DONE, _CANCELED, _TIMED_OUT = "090001", "000604", "000630"

@@ -15,7 +15,7 @@ from hoop_core.errors import IdentityError
 from hoop_core.http import BadRequest, text_of
 from hoop_core.model import Identity, Json
 from hoop_core.parameters import AT_SIGN_IN
-from hoop_core.session import read_bindings
+from hoop_core.session.guarded import read_bindings
 
 SUBMITTED = "/api/v2/statements"
 LONGEST_SECONDS = 604_800

@@ -14,7 +14,7 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.errors import NotServed, SessionGone, StoreUnavailable
 from hoop_core.gateway.sessions import SessionBook
 from hoop_core.gateway.wire import failure, handle_of
-from hoop_core.uploads import UPLOAD_PATH
+from hoop_core.loads.uploads import UPLOAD_PATH
 
 _log = structlog.get_logger(__name__)
 _PER_MINUTE = 30

@@ -14,7 +14,7 @@ from hoop_core.gateway.forwarding import Forwarding
 from hoop_core.gateway.sessions import SessionBook
 from hoop_core.gateway.wire import failure
 from hoop_core.http import unexpected
-from hoop_core.uploads import UPLOAD_PATH, UploadGone, UploadRefused, Uploads
+from hoop_core.loads.uploads import UPLOAD_PATH, UploadGone, UploadRefused, Uploads
 
 _log = structlog.get_logger(__name__)
 _GONE, _REFUSED, _TRY_AGAIN, _FAILED = 403, 422, 503, 500

@@ -31,12 +31,12 @@ from hoop_core.gateway.unserved import Unserved
 from hoop_core.gateway.uploads import UploadEndpoint
 from hoop_core.guard import Guard
 from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.loads.uploads import Uploads
 from hoop_core.policy.file import load_policy
 from hoop_core.replicas import Replicas
 from hoop_core.server.policy_watch import PolicyWatch
 from hoop_core.signin.door import SignIn, sign_in_of
 from hoop_core.store import Store
-from hoop_core.uploads import Uploads
 from hoop_core.web.api import Api
 from hoop_core.web.sso import SsoPages
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from hoop_core.config import Settings
 from hoop_core.gateway.limits import Limits
+from hoop_core.loads.uploads import UPLOAD_PATH
 from hoop_core.server.addresses import Proxies
 from hoop_core.server.app import Gateway, build_gateway, routes_of
 from hoop_core.server.checks import checks, probe
@@ -20,7 +21,6 @@ from hoop_core.server.doorway import Doorway, method_not_allowed
 from hoop_core.server.health import Health
 from hoop_core.server.metrics import Exposition, GatewayCollector, Stored
 from hoop_core.server.tracing import start_tracing
-from hoop_core.uploads import UPLOAD_PATH
 
 _COUNT_SECONDS = 15.0
 

@@ -32,7 +32,7 @@ from hoop_core.errors import (
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Lease, NameContext
-from hoop_core.session import (
+from hoop_core.session.guarded import (
     GuardedSession,
     QueryRequest,
     allowed_parameters,

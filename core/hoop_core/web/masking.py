@@ -22,7 +22,7 @@ from hoop_core.policy.exceptions import (
     parse_column,
 )
 from hoop_core.records import error_json, person_json
-from hoop_core.session import fold
+from hoop_core.session.guarded import fold
 
 _MOST_COLUMNS = 100
 _MOST_SECONDS = 90 * 86400  # as the policy file bounds `valid_for`

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from hoop_core.approvals.binding import digest
 from hoop_core.errors import NotServed
 from hoop_core.model import Json, Kind, NameContext
-from hoop_core.session import GuardedSession, QueryRequest
+from hoop_core.session.guarded import GuardedSession, QueryRequest
+from hoop_core.session.staging import Contents, Staging, source_of, staged_json
 from hoop_core.sql.loading import CopyInto, InferSchema, Loading, Put, Stage
 from hoop_core.sql.loading_cursor import Reader
 from hoop_core.sql.loading_reader import read_loading
 from hoop_core.sql.loading_words import Sort, words
 from hoop_core.sql.refusals import refuse
-from hoop_core.staging import Contents, Staging, source_of, staged_json
 
 _LOADS = frozenset({Kind.CREATE_TEMP_STAGE, Kind.PUT, Kind.COPY_INTO_TABLE, Kind.ALTER_TABLE})
 _LOADED = ("rows_parsed", "rows_loaded", "errors_seen")

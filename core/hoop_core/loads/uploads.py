@@ -32,10 +32,10 @@ from hoop_core.errors import (
     SnowflakeUnavailable,
     Unavailable,
 )
+from hoop_core.loads.puts import answer_data, name_of, own_put, request
 from hoop_core.model import Json
-from hoop_core.puts import answer_data, name_of, own_put, request
 from hoop_core.records import error_json, sha256
-from hoop_core.session import GuardedSession
+from hoop_core.session.guarded import GuardedSession
 from hoop_core.snowflake.session import SnowflakeSession, raise_for_answer
 from hoop_core.snowflake.stage_storage import send
 from hoop_core.sql.loading import Put

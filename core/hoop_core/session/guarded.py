@@ -27,12 +27,12 @@ from hoop_core.model import (
     TableName,
 )
 from hoop_core.parameters import AT_SIGN_IN, MEANING, TOLD
-from hoop_core.serving import Serving
-from hoop_core.settings_held import SettingsHeld
+from hoop_core.session.serving import Serving
+from hoop_core.session.settings_held import SettingsHeld
+from hoop_core.session.staging import Staging
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.catalog import CatalogObject
 from hoop_core.sql.limits import scan
-from hoop_core.staging import Staging
 
 _CONTEXT_LIMIT = 4096
 _BETWEEN = {TokenType.COMMA, TokenType.SEMICOLON}

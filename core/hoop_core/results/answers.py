@@ -32,8 +32,8 @@ from hoop_core.masking.screen import (
 )
 from hoop_core.model import Json, Screen
 from hoop_core.parameters import told
+from hoop_core.results.taint import Taints, found_json
 from hoop_core.snowflake.http import Part
-from hoop_core.taint import Taints, found_json
 
 CHUNK_HEADER = "x-hoop-chunk"
 CHUNK_PATH = "/hoop/chunks"

@@ -1,0 +1,1 @@
+"""One client's session, and what is known of it: its Snowflake session, settings, stages and temporary tables."""
