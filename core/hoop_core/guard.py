@@ -8,7 +8,7 @@
      5 credential   a Snowflake user is minted for the session                credentials/
      7 intent       what is about to run is durable in the log                audit/log.py
      8 Snowflake    exactly that text runs                                    delivery.py
-     9 results      presigned addresses stay here; what is shown is recorded  results.py
+     9 results      presigned addresses stay here; what is shown is recorded  results/
     10 outcome      how it ended is in the log, and a lineage event goes out  delivery.py, lineage/
 
 Masking comes before approval because the humans sign the text that will run (I2, I5).

@@ -242,7 +242,7 @@ def _alter_session(reader: _Reader, names: NameContext) -> Command | None:
     altered = 0
     while (ahead := reader.peek()) is not None:
         here = reader.take_name()
-        # a quoted name would escape those who note what a session was set to (session.py)
+        # a quoted name would escape those who note what a session was set to (session/guarded.py)
         if here is None or len(here[0]) != 1 or ahead[1].token_type is TokenType.IDENTIFIER:
             return None
         name = here[0][0].upper()
