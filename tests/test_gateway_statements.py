@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hoop_core.config import GatewaySettings
-from hoop_core.delivery import UPSTREAM_ENDED, Delivered
 from hoop_core.errors import (
     ApprovalRefused,
     Cancelled,
@@ -33,6 +32,7 @@ from hoop_core.guard import Guard
 from hoop_core.http import BadRequest
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
 from hoop_core.parameters import TOLD, told
+from hoop_core.plan import UPSTREAM_ENDED, Delivered
 from hoop_core.session.guarded import GuardedSession, QueryRequest
 
 ANN = Identity("https://idp", "ann", "Ann", ("eng",), "oidc", "d1")

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from hoop_core.approvals.waiting import WaitingRoom
 from hoop_core.config import CredentialsSettings
 from hoop_core.credentials.sweeper import Sweeper
-from hoop_core.delivery import as_hoop_error
 from hoop_core.errors import where
 from hoop_core.gateway.protocol import in_snowflakes_shape
 from hoop_core.gateway.queries import StatementBoard
+from hoop_core.plan import as_hoop_error
 
 CORE = Path(__file__).parent.parent / "core" / "hoop_core"
 VALUE = "123-45-6789"

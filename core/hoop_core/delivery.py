@@ -13,7 +13,6 @@ from typing import TypeVar
 import structlog
 
 from hoop_core.analysts.turns import Turn
-from hoop_core.approvals.binding import Binding
 from hoop_core.approvals.exceptions import used_by
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.audit.recording import Exchange, Recorder
@@ -24,17 +23,15 @@ from hoop_core.errors import (
     SessionGone,
     SnowflakeError,
     SnowflakeUnavailable,
-    StatementRefused,
     StoreUnavailable,
     Unavailable,
-    where,
 )
-from hoop_core.http import unexpected
 from hoop_core.lineage.openlineage import LineageEmitter
-from hoop_core.loads.staged import Staged, loaded_json
+from hoop_core.loads.staged import loaded_json
 from hoop_core.loads.uploads import Uploads
 from hoop_core.masking.scrub import scrub
-from hoop_core.model import Json, Kind, Screen, Verdict
+from hoop_core.model import Json, Kind, Screen
+from hoop_core.plan import INVALID_IDENTIFIER, UPSTREAM_ENDED, Delivered, Plan, as_hoop_error
 from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
 from hoop_core.results.answers import ChunkSet, TakenOver, read_whole, take_over
@@ -51,48 +48,12 @@ from hoop_core.telemetry import gate
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
-INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
-UPSTREAM_ENDED = "UPSTREAM_ENDED"
-"""The reason of the error that ends the caller's session with the one at Snowflake."""
 _NO_ROWS = {Kind.SHOW, Kind.DESCRIBE, Kind.SESSION, Kind.TRANSACTION}
 _LIGHT = 16 << 10
 """Characters or bytes that are looked at sooner than they are handed to a thread."""
 _CHANGES_SCHEMA = {
     Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS, Kind.ALTER_TABLE, Kind.DROP_TABLE,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A statement that was understood and decided, and what a grant for it must be bound to."""
-
-    verdict: Verdict
-    binding: Binding
-    screen: Screen = field(default_factory=Screen)
-    """What the policy's detectors do to this caller's results."""
-    bindings: Json | None = None
-    """The values that are still bound: names among them stand in the text."""
-    staged: Staged = field(default_factory=Staged)
-    rows_recorded: int | None = None
-    """How many rows of the result the recording keeps; None: all."""
-
-    @property
-    def text(self) -> str:
-        if self.verdict.rewritten is None:
-            raise StatementRefused("A denied statement has no text to run.")
-        return self.verdict.rewritten
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What goes back to the client, and the remote parts that it may fetch through Hoop."""
-
-    answer: Json
-    chunks: ChunkSet | None
-    policy_digest: str = ""
-    """The policy under which it was shown."""
-    exceptions: tuple[str, ...] = ()
-    """The approved exceptions that it rests on."""
 
 
 @dataclass(slots=True)
@@ -466,14 +427,6 @@ def _status(error: HoopError, *, ran: bool) -> str:
     if ran:
         return "withheld"
     return "unknown" if isinstance(error, Unavailable) and error.reason != NOT_REACHED else "failed"
-
-
-def as_hoop_error(error: Exception) -> HoopError:
-    """A fault of Hoop's own is told to nobody but our log; the caller hears that it is refused."""
-    if isinstance(error, HoopError):
-        return error
-    _log.error("a statement failed inside Hoop", where=where(error))
-    return unexpected()
 
 
 def _tag(session: GuardedSession, request: QueryRequest, intent: int) -> str:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from hoop_core.delivery import Delivered
 from hoop_core.errors import HoopError, Refused, SnowflakeError, StatementRefused
 from hoop_core.gateway.result_descriptions import COLUMNS, Row, described
 from hoop_core.gateway.sessions import Live
@@ -27,6 +26,7 @@ from hoop_core.gateway.shelves import Running, Shelves, not_kept, scope_of
 from hoop_core.guard import Guard
 from hoop_core.model import Json
 from hoop_core.parameters import OWN, TOLD, told
+from hoop_core.plan import Delivered
 from hoop_core.records import asked_json, error_json
 from hoop_core.session.guarded import GuardedSession, QueryRequest
 

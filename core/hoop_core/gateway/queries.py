@@ -15,7 +15,6 @@ import structlog
 
 from hoop_core.approvals.binding import digest
 from hoop_core.config import LimitSettings
-from hoop_core.delivery import UPSTREAM_ENDED, Delivered
 from hoop_core.errors import (
     Cancelled,
     HoopError,
@@ -32,6 +31,7 @@ from hoop_core.gateway.wire import failure
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, text_of, unexpected
 from hoop_core.model import Json, Scope
+from hoop_core.plan import UPSTREAM_ENDED, Delivered
 from hoop_core.results.answers import ChunkSet
 from hoop_core.session.guarded import QueryRequest, allowed_parameters, read_bindings
 

@@ -8,11 +8,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hoop_core.delivery import Delivered
 from hoop_core.errors import HoopError
 from hoop_core.gateway.sessions import Live
 from hoop_core.http import BadRequest
 from hoop_core.model import Json
+from hoop_core.plan import Delivered
 from hoop_core.results.answers import ChunkSet
 from hoop_core.session.guarded import GuardedSession, Progress, QueryRequest
 
