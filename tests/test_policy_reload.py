@@ -182,7 +182,8 @@ def test_a_policy_that_comes_while_a_user_is_minted_decides(
 
     async def decide(guard: Guard, *_: Any) -> Any:
         decided.append(guard.policy.digest)
-        return SimpleNamespace(binding=SimpleNamespace(policy_digest=decided[-1]), staged=None)
+        binding = SimpleNamespace(policy_digest=decided[-1], settings={})
+        return SimpleNamespace(binding=binding, staged=None, verdict=None)
 
     async def approved(_guard: Guard, _session: Any, _request: Any, plan: Any) -> Any:
         return plan, None
@@ -201,8 +202,11 @@ def test_a_policy_that_comes_while_a_user_is_minted_decides(
     for name, step in {"_decide": decide, "_approval": approved, "_intent": intent}.items():
         monkeypatch.setattr(Guard, name, step)
     monkeypatch.setattr(guard_module, "begun", lambda *_: nullcontext())
-    session: Any = SimpleNamespace(upstream=upstream, closed=False, staging=None)
-    request: Any = SimpleNamespace(statement_id="s", abandoned=asyncio.Event())
+    settings = SimpleNamespace(during=lambda *_, **__: nullcontext())
+    session: Any = SimpleNamespace(
+        upstream=upstream, closed=False, staging=None, settings=settings, parameters={}
+    )
+    request: Any = SimpleNamespace(statement_id="s", abandoned=asyncio.Event(), parameters={})
     asyncio.run(world.guard._ready(session, request, ExitStack()))
     assert world.guard.policy.text == NEW
     assert len(decided) == 2
