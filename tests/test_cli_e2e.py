@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -146,4 +147,6 @@ def test_the_bundle_holds_no_raw_value_no_token_and_no_key(
         assert len([n for n in archive.namelist() if n.endswith(".arrow")]) > 10
         for name in archive.namelist():
             content = archive.read(name)
+            if name.endswith(".gz"):  # a part of a large result, as Snowflake packed it
+                content = gzip.decompress(content)
             assert not [c for c in canaries if c in content], name

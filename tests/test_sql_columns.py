@@ -401,8 +401,8 @@ def _does_without(connection: duckdb.DuckDBPyConnection, examples: int) -> None:
     check()
     # the generator must keep producing statements that say something
     assert seen["executed"] > 0.2 * seen["generated"], seen
-    assert seen["with columns not read"] > 0.5 * seen["executed"], seen
-    assert seen["differing with the columns read"] > 0.5 * seen["executed"], seen
+    assert seen["with columns not read"] > 0.3 * seen["executed"], seen
+    assert seen["differing with the columns read"] > 0.3 * seen["executed"], seen
 
 
 def test_a_statement_does_without_the_columns_that_it_does_not_read(
