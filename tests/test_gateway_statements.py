@@ -77,7 +77,6 @@ class FakeGuard:
         self.ran: list[str] = []
         self.go = asyncio.Event()
         self.rows = 1
-        self.zones: list[str] = []
         self.fails: Exception | None = None
         self.changed = self.ended = False
 
@@ -93,9 +92,6 @@ class FakeGuard:
             raise self.fails
         rows = [["x" * 1000]] * self.rows
         data = {"rowtype": [], "rowset": rows, "queryId": request.statement_id, "total": self.rows}
-        if self.zones:
-            zone = self.zones.pop(0)
-            data["parameters"] = [{"name": "TIMEZONE", "value": zone}]
         return Delivered({"data": data, "success": True, "code": None}, None, "p1")
 
     async def still_shown(self, _delivered: Delivered) -> None:
@@ -172,21 +168,6 @@ async def test_answers_that_were_taken_make_room_first() -> None:
     assert [(await statements.answer(r))["success"] for r in waiting] == [True] * 4
     again = statements.submit(live, "taken", {"sqlText": "SELECT 0"})
     assert again is taken and guard.ran.count("SELECT 0") == 1
-
-
-@alone
-async def test_parameters_that_did_not_change_are_held_once() -> None:
-    guard = FakeGuard()
-    guard.zones = ["UTC", "UTC", "Europe/Berlin", "Europe/Berlin"]
-    guard.go.set()
-    statements, live = board(guard), session()
-    told = []
-    for n in range(4):
-        running = statements.submit(live, str(n), {"sqlText": f"SELECT {n}"})
-        await asyncio.wait({running.task})
-        told.append((await statements.answer(running))["data"]["parameters"])
-    assert [p[0]["value"] for p in told] == ["UTC", "UTC", "Europe/Berlin", "Europe/Berlin"]
-    assert told[0] is told[1] and told[2] is told[3]
 
 
 @alone

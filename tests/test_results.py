@@ -130,3 +130,17 @@ def test_a_result_that_cannot_be_read_is_not_kept_where_rows_are_counted() -> No
         rows_recorded=3,
     )  # fmt: skip
     assert found.inline == b"" and found.digest is not None
+
+
+def test_parameters_that_did_not_change_are_worked_out_once() -> None:
+    def of(zone: str) -> object:
+        data = {"rowtype": [], "rowset": [], "parameters": [{"name": "TIMEZONE", "value": zone}]}
+        taken = take_over(
+            {"success": True, "data": data}, session_id="s", statement_id="i", public_url="u"
+        )
+        return taken.answer["data"]["parameters"]
+
+    utc, berlin = of("UTC"), of("Europe/Berlin")
+    assert {"name": "TIMEZONE", "value": "Europe/Berlin"} in berlin  # type: ignore[operator]
+    assert {"name": "TIMEZONE", "value": "UTC"} in utc  # type: ignore[operator]
+    assert of("UTC") is utc and of("Europe/Berlin") is berlin

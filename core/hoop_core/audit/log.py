@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ def utc_now() -> datetime:
 
 
 _MOST_AT_ONCE = 256
+_SLOW_SECONDS, _SLOW_FOR_SECONDS = 0.005, 10.0
+"""What waits longer for the disk is left to a thread for a while."""
 _PAGE = 2000
 _PAGE_SHOWN = 200
 """For those who stop when they have seen enough: entries can be long."""
@@ -123,6 +126,7 @@ class AuditLog:
         self._waiting: deque[_Pending] = deque()
         self._frontier = merkle.Frontier()
         self._last_leaf = b""
+        self._slow_until = float("-inf")
 
     def append(
         self,
@@ -146,20 +150,28 @@ class AuditLog:
                     self._write_waiting()
             return pending.outcome()
 
-    def append_at_once(self, kind: str, data: Json, *, session_id: str | None = None) -> int | None:
-        """`append`, without a wait: for what follows an entry that is durable, such as a statement's end.
+    def append_at_once(
+        self, kind: str, data: Json, *, session_id: str | None = None, synced: bool = False
+    ) -> int | None:
+        """`append`, without a wait for others; None when there would be one. Raises StoreUnavailable.
 
-        The entry is where the end of this process cannot undo it, and durable SETTLE_SECONDS later. None when
-        that takes a wait, for another writer or another machine. Raises StoreUnavailable.
+        Without `synced`, which is for what follows an entry that is durable, such as a statement's end, the entry
+        is where the end of this process cannot undo it, and durable SETTLE_SECONDS later. With it the entry is
+        durable, and None also where the disk was slow a moment ago.
         """
-        if self._store.shared or not self._writing.acquire(blocking=False):
+        if self._store.shared or (synced and time.monotonic() < self._slow_until):
             return None
+        if not self._writing.acquire(blocking=False):
+            return None
+        began = time.monotonic()
         pending = _Pending(kind, data, session_id)
         try:
             if self._waiting:  # they were first
                 return None
-            with log_append(kind), self._store.write_unsynced() as cursor:
+            with log_append(kind), self._store.write_at_once(synced=synced) as cursor:
                 self._insert(cursor, [pending])
+            if time.monotonic() - began > _SLOW_SECONDS:
+                self._slow_until = time.monotonic() + _SLOW_FOR_SECONDS
             return pending.seq
         except Busy:
             return None

@@ -83,17 +83,6 @@ class Shelf:
     """Those whose answers are still kept."""
     under_way: int = 0
     bytes: int = 0
-    parameters: object = None
-    """Of the last answer."""
-
-    def share(self, answer: Json) -> None:
-        """Most of a small answer are the session's parameters, the same in each: they are held once."""
-        data = answer.get("data")
-        if not isinstance(data, dict) or "parameters" not in data:
-            return
-        if data["parameters"] == self.parameters:
-            data["parameters"] = self.parameters
-        self.parameters = data["parameters"]
 
     def before(self, request_id: str, said: str) -> Running | None:
         """The statement of an earlier try of this request. Raises BadRequest when none can be answered."""
@@ -167,7 +156,6 @@ class Shelves:
             return
         shelf.under_way -= 1
         if running.delivered is not None:
-            shelf.share(running.delivered.answer)
             running.size = _size(running.delivered.answer)
             shelf.answered[running.statement_id] = running
             shelf.bytes += running.size

@@ -138,7 +138,7 @@ def take_over(
     # Clients know a statement by Hoop's id: it works for result, status and cancelling, and before Snowflake
     # has seen the statement. Snowflake's own id is in the log, and our id is in its QUERY_TAG.
     passed["queryId"] = statement_id
-    passed["parameters"] = told(_by_name(data.get("parameters")))
+    passed["parameters"] = _told(data.get("parameters"))
     result_format = str(data.get("queryResultFormat") or "json")
     rows = int(data.get("total") or 0)
     names = tuple(str(c.get("name", "")) for c in passed.get("rowtype") or ())
@@ -210,9 +210,23 @@ def _first_rows(stream: bytes, rows: int) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _by_name(parameters: Any) -> Json:
+_told_lately: tuple[tuple[Any, list[Json]], ...] = ()
+_TOLD_LATELY = 16
+
+
+def _told(parameters: Any) -> list[Json]:
+    """What drivers are told of Snowflake's parameters: the same list as long as they are the same.
+
+    They come with every answer, some sixty of them, and hardly ever change.
+    """
+    global _told_lately  # noqa: PLW0603 - a memory; whoever overwrites the other's costs nothing
+    for given, known in _told_lately:
+        if given == parameters:
+            return known
     listed = parameters if isinstance(parameters, list) else []
-    return {str(p.get("name")): p.get("value") for p in listed if isinstance(p, dict)}
+    new = told({str(p.get("name")): p.get("value") for p in listed if isinstance(p, dict)})
+    _told_lately = ((parameters, new), *_told_lately[: _TOLD_LATELY - 1])
+    return new
 
 
 def _size(chunk: Json) -> int:

@@ -26,8 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from hoop_core.config import StoreSettings
 from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.store import postgres
+from hoop_core.store.at_once import AtOnce, Busy
 from hoop_core.store.postgres import Limits
-from hoop_core.store.unsynced import Busy, Unsynced
 
 WRITE = "hoop_write"
 """The execution option of a transaction that will write."""
@@ -62,7 +62,7 @@ class Store:
         self._limits = limits or Limits(lock=busy_seconds)
         self._file = self._sqlite_file()
         self._inode: int | None = None
-        self._unsynced = Unsynced(self._file) if self._file else None
+        self._at_once = AtOnce(self._file) if self._file else None
         self.engine = self._engine()
 
     @classmethod
@@ -178,16 +178,17 @@ class Store:
             raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
 
     @contextmanager
-    def write_unsynced(self) -> Iterator[sqlite3.Cursor]:
-        """A transaction that the end of this process cannot undo, but that of the machine can: see `Unsynced`.
+    def write_at_once(self, *, synced: bool) -> Iterator[sqlite3.Cursor]:
+        """A transaction that waits for nobody. When it is not `synced`, the end of the machine can undo it for a
+        moment, but that of the process cannot.
 
         Raises Busy when that would mean to wait, and StoreUnavailable. Only where the store is not shared.
         """
         self._still_the_same_file()
-        if self._unsynced is None:
+        if self._at_once is None:
             raise Busy
         try:
-            with self._unsynced.write() as cursor:
+            with self._at_once.write(synced=synced) as cursor:
                 yield cursor
         except (sqlite3.Error, OSError) as e:
             raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
@@ -245,8 +246,8 @@ class Store:
             raise StoreUnavailable(f"The store {self._file} was replaced by another file.", _HINT)
 
     def close(self) -> None:
-        if self._unsynced is not None:
-            self._unsynced.close()
+        if self._at_once is not None:
+            self._at_once.close()
         self.engine.dispose()
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from hoop_core.audit import log as log_module
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, _Pending
 from hoop_core.errors import StoreUnavailable
 from hoop_core.store import Busy, Store
-from hoop_core.store import unsynced as module
+from hoop_core.store import at_once as module
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_an_entry_written_at_once_takes_its_place_among_the_others(log: AuditLog
 _WRITE_AND_DIE = """
 import os, pathlib, signal, sys
 from hoop_core.audit.checkpoint import load_or_create_key
+from hoop_core.audit import log as log_module
 from hoop_core.audit.log import AuditLog, _Pending
 from hoop_core.store import Store
 store = Store(sys.argv[1]); store.attach()
@@ -83,12 +85,12 @@ def test_whoever_waits_already_is_first(log: AuditLog) -> None:
 
 
 def test_what_fails_leaves_nothing_behind(store: Store, log: AuditLog) -> None:
-    with pytest.raises(StoreUnavailable), store.write_unsynced() as cursor:
+    with pytest.raises(StoreUnavailable), store.write_at_once(synced=False) as cursor:
         cursor.execute(
             "INSERT INTO log_entries (seq, kind, entry, leaf) VALUES (0, 'k', 'e', x'00')"
         )
         cursor.execute("SELECT wrong FROM nowhere")
-    with pytest.raises(ZeroDivisionError), store.write_unsynced() as cursor:
+    with pytest.raises(ZeroDivisionError), store.write_at_once(synced=False) as cursor:
         cursor.execute(
             "INSERT INTO log_entries (seq, kind, entry, leaf) VALUES (0, 'k', 'e', x'00')"
         )
@@ -98,7 +100,7 @@ def test_what_fails_leaves_nothing_behind(store: Store, log: AuditLog) -> None:
 
 
 def test_one_writer_at_a_time(store: Store) -> None:
-    with store.write_unsynced(), pytest.raises(Busy), store.write_unsynced():
+    with store.write_at_once(synced=False), pytest.raises(Busy), store.write_at_once(synced=False):
         pass
 
 
@@ -131,3 +133,39 @@ def test_a_closed_store_has_settled(store: Store, log: AuditLog) -> None:
     store.close()
     assert not [t for t in threading.enumerate() if t.name == "settle" and t.is_alive()]
     assert [e.kind for e in log.entries()] == ["a"]
+
+
+def test_an_entry_may_be_durable_at_once(store: Store, log: AuditLog) -> None:
+    log.append_at_once("a", {})
+    log.append_at_once("b", {}, synced=True)
+    with store.write_at_once(synced=True) as cursor:
+        assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    with store.write_at_once(synced=False) as cursor:
+        assert cursor.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL
+    assert [e.kind for e in log.entries()] == ["a", "b"]
+
+
+def test_a_slow_disk_is_waited_for_elsewhere(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "_SLOW_SECONDS", 0.0)
+    assert log.append_at_once("a", {}, synced=True) == 0
+    assert log.append_at_once("b", {}, synced=True) is None
+    assert log.append_at_once("c", {}) == 1
+
+
+def test_a_long_wal_is_moved_into_the_database(
+    store: Store, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_WAL", 0)
+    for n in range(50):
+        log.append_at_once("a", {"n": n, "text": "x" * 2000}, synced=True)
+    deadline = threading.Event()
+    for _ in range(200):
+        copied = (tmp_path / "hoop.db").stat().st_size
+        if copied > 100_000:
+            break
+        deadline.wait(0.05)
+    assert copied > 100_000
+    store.close()
+    assert len(list(log.entries())) == 50

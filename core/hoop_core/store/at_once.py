@@ -1,8 +1,9 @@
-"""One more way into an SQLite store: commits that wait neither for other writers nor for the disk.
+"""One more way into an SQLite store, for a thread that may not be held up: commits that never wait for other writers.
 
-With synchronous=NORMAL a commit is in the WAL file when it returns: it survives the end of the process, not
-that of the machine, and is never half there (https://sqlite.org/pragma.html#pragma_synchronous). The next
-commit with synchronous=FULL takes it along to the disk, or a thread here, SETTLE_SECONDS later at most.
+With synchronous=NORMAL they do not wait for the disk either. Such a commit is in the WAL file when it returns: it
+survives the end of the process, not that of the machine, and is never half there
+(https://sqlite.org/pragma.html#pragma_synchronous). The next commit with synchronous=FULL takes it along to the
+disk, or a thread here, SETTLE_SECONDS later at most.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import structlog
 
 _log = structlog.get_logger(__name__)
+_LONGEST_WAL = 4 << 20
+"""Bytes; a longer WAL file is moved into the database."""
 SETTLE_SECONDS = 0.05
 
 
@@ -24,7 +27,7 @@ class Busy(Exception):
     """Somebody else writes: ask in the ordinary way, and wait."""
 
 
-class Unsynced:
+class AtOnce:
     """One connection, for one writer at a time."""
 
     def __init__(self, file: Path) -> None:
@@ -33,14 +36,18 @@ class Unsynced:
         self._mine = threading.Lock()
         self._due, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._synced = False
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Cursor]:
-        """A transaction. Raises Busy before it has begun, and sqlite3.Error."""
+    def write(self, *, synced: bool) -> Iterator[sqlite3.Cursor]:
+        """A transaction; when it is `synced`, its end is durable. Raises Busy before it has begun, and sqlite3.Error."""
         if not self._mine.acquire(blocking=False):
             raise Busy
         try:
             cursor = self._opened().cursor()
+            if synced is not self._synced:
+                cursor.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                self._synced = synced
             _begin(cursor)
             try:
                 yield cursor
@@ -55,15 +62,11 @@ class Unsynced:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            # mode=rw: a store that is gone is not made anew.
-            uri = f"{self._file.absolute().as_uri()}?mode=rw"
-            connection = sqlite3.connect(
-                uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
-            )
-            # Moving the WAL's pages into the database is left to those who wait for the disk anyhow.
+            connection = _connect(self._file)
+            # Moving the WAL's pages into the database takes long, and is left to the thread.
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0"):
                 connection.execute(f"PRAGMA {pragma}")
-            self._connection = connection
+            self._connection, self._synced = connection, False
             self._thread = threading.Thread(target=self._settle, name="settle", daemon=True)
             self._thread.start()
         return self._connection
@@ -75,20 +78,26 @@ class Unsynced:
             self._due.clear()
             try:
                 self.settle()
-            except OSError as e:
+            except (OSError, sqlite3.Error) as e:
                 # What the next synced commit needs is the same disk: it fails too, and nothing runs then.
                 _log.error("entries of the log may not be on the disk", why=type(e).__name__)
             if ending:
                 return
 
     def settle(self) -> None:
-        """Return when everything that was written is on the disk. Raises OSError."""
-        with suppress(FileNotFoundError):  # moved into the database, which is synced
+        """Return when everything that was written is on the disk. Raises OSError, sqlite3.Error."""
+        try:
             descriptor = os.open(f"{self._file}-wal", os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        except FileNotFoundError:  # moved into the database, which is synced
+            return
+        try:
+            os.fsync(descriptor)
+            long = os.fstat(descriptor).st_size > _LONGEST_WAL
+        finally:
+            os.close(descriptor)
+        if long:
+            with closing(_connect(self._file)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         self._closed.set()
@@ -99,6 +108,12 @@ class Unsynced:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # mode=rw: a store that is gone is not made anew.
+    uri = f"{file.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
 
 def _begin(cursor: sqlite3.Cursor) -> None:
