@@ -332,6 +332,29 @@ def test_a_client_that_leaves_in_the_middle_stops_the_answer() -> None:
     run(go)
 
 
+def test_one_session_does_not_take_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OF_ONE_SESSION", 2)
+    go_on = asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        await go_on.wait()
+        return JSONResponse({})
+
+    async def go() -> None:
+        async with world(answer) as w:
+            waiting = [asyncio.create_task(w.client.get("/x", headers=AUTHORIZATION)) for _ in "12"]
+            while len(w.peer.seen) < 2:
+                await asyncio.sleep(0.01)
+            refused = await w.client.get("/x", headers=AUTHORIZATION)
+            assert refused.status_code == 503 and "too many requests" in refused.text
+            go_on.set()
+            assert {(await w).status_code for w in waiting} == {200}
+            for _ in range(3):  # their places are free again
+                assert (await w.client.get("/x", headers=AUTHORIZATION)).status_code == 200
+
+    run(go)
+
+
 def test_an_owner_that_does_not_answer_is_an_error_that_drivers_try_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -34,7 +35,8 @@ _log = structlog.get_logger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 FORWARDED_TO = "x-hoop-forwarded-to"
-_CONNECTIONS = 512
+_CONNECTIONS, _OF_ONE_SESSION = 512, 32
+"""Requests under way to other replicas: of all sessions, and of one."""
 _LOOKUPS_PER_MINUTE, _LOOKUPS_AT_ONCE = 6000, 4
 """Of one client address, and of all of them: who guesses handles must not keep the store busy."""
 _KNOWN_SECONDS, _UNKNOWN_SECONDS, _ALIVE_SECONDS = 60.0, 10.0, 1.0
@@ -95,6 +97,7 @@ class Forwarding:
             transport=transport,
         )
         self.counters = Counters()
+        self._under_way: Counter[str] = Counter()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -158,7 +161,23 @@ class Forwarding:
             return self._busy(
                 "The gateway that holds this session has no address that others may use."
             )
-        return await self._forwarded(request, base, owner)
+        if self._under_way[key] >= _OF_ONE_SESSION:
+            return self._busy("This session has too many requests under way.")
+        self._under_way[key] += 1
+        answer: Response | None = None
+        try:
+            answer = await self._forwarded(request, base, owner)
+        finally:
+            if isinstance(answer, _Relay):
+                answer.ended = partial(self._ended, key)
+            else:
+                self._ended(key)
+        return answer
+
+    def _ended(self, key: str) -> None:
+        self._under_way[key] -= 1
+        if not self._under_way[key]:
+            del self._under_way[key]
 
     async def _forwarded(self, request: Request, base: httpx.URL, owner: str) -> Response:
         self._tls.refresh()
@@ -310,6 +329,7 @@ class _Relay(Response):
 
     def __init__(self, upstream: httpx.Response, owner: str) -> None:
         self._upstream, self._owner = upstream, owner
+        self.ended: Callable[[], None] = lambda: None
         self.status_code = upstream.status_code
         self.background = None
         self.raw_headers = [
@@ -332,6 +352,7 @@ class _Relay(Response):
             for task in (relaying, leaving):
                 task.cancel()
             await asyncio.wait({relaying, leaving})
+            self.ended()
             with suppress(httpx.HTTPError):
                 await asyncio.shield(self._upstream.aclose())
 

@@ -29,6 +29,7 @@ from hoop_core.errors import (
 from hoop_core.guard import Guard
 from hoop_core.identity.oidc import TokenVerifier
 from hoop_core.replicas import Replicas
+from hoop_core.server.advice import advice
 from hoop_core.server.health import Check
 from hoop_core.store import Store
 from hoop_core.store.tables import replicas as replicas_table
@@ -126,6 +127,8 @@ async def probe(settings: Settings, accounts: Accounts, verifier: TokenVerifier)
     trusted, an identity that Vault refuses, an issuer that calls itself otherwise. What only does not answer
     may come back by itself: that is said, and /readyz waits for it.
     """
+    for sentence in advice(settings):
+        _log.warning("a setting to look at", why=sentence)
     looks: dict[str, Awaitable[None]] = {}
     for account in accounts:
         looks[f"snowflake {account.name}"] = reach(account)
