@@ -28,6 +28,8 @@ def hoop(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
         "approvals",
         "masking",
         "sessions",
+        "credentials",
+        "vault",
         "audit",
         "snowflake",
         "bench",
@@ -51,6 +53,13 @@ def test_a_wrong_key_in_the_configuration_is_named(tmp_path: Path) -> None:
     (tmp_path / "hoop.toml").write_text("[gateway]\nprot = 1\n")
     done = hoop("serve", "--config", str(tmp_path / "hoop.toml"))
     assert done.returncode == 2 and "gateway.prot" in done.stderr
+    assert "did you mean `port`?" in done.stderr
+
+
+def test_a_section_that_comes_several_times_is_said_to_need_two_brackets(tmp_path: Path) -> None:
+    (tmp_path / "hoop.toml").write_text('[identity]\nissuer = "https://i.example"\n')
+    done = hoop("serve", "--config", str(tmp_path / "hoop.toml"))
+    assert done.returncode == 2 and "write [[identity]]" in done.stderr
 
 
 def test_a_command_without_a_gateway_says_so_in_json(tmp_path: Path) -> None:

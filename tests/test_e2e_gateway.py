@@ -71,6 +71,10 @@ def test_an_excepted_group_sees_the_column(connect: Connect, behind: Behind) -> 
     assert rows(connect("pia"), sql) == behind(sql)
 
 
+def test_a_select_from_dual_reads_nothing(connect: Connect) -> None:
+    assert connect().cursor().execute("SELECT 1 AS ONE FROM DUAL").fetchall() == [(1,)]
+
+
 def test_positional_binds_reach_the_statement(connect: Connect) -> None:
     connection = connect(paramstyle="qmark")
     found = connection.cursor().execute(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,12 +15,30 @@ import pytest
 from snowflake.connector import DictCursor, SnowflakeConnection
 
 from hoop_core.analysts.wire import from_json, to_json
+from hoop_core.audit.log import AuditLog
+from hoop_core.audit.recording import Recorder
+from hoop_core.config import UploadSettings
+from hoop_core.delivery import Delivery
 from hoop_core.errors import SnowflakeUnavailable
 from hoop_core.judge import judge_text
-from hoop_core.model import Decision, Identity, Json, NameContext, Outcome, RunContext, Verdict
+from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.loads.uploads import Uploads
+from hoop_core.model import (
+    Decision,
+    Identity,
+    Json,
+    NameContext,
+    Outcome,
+    RoleBinding,
+    RunContext,
+    Verdict,
+)
+from hoop_core.plan import Plan
 from hoop_core.policy.file import parse_policy
 from hoop_core.results.listings import narrowed
+from hoop_core.session.guarded import GuardedSession, QueryRequest
 from hoop_core.sql.catalog import Catalog, CatalogObject
+from hoop_core.sql.live_catalog import LiveCatalog
 from hoop_core.sql.names import parse_table
 
 POLICY = """
@@ -161,6 +182,40 @@ def test_a_limit_counts_what_the_caller_sees() -> None:
 def test_a_list_that_cannot_be_narrowed_is_withheld(answer: Json) -> None:
     with pytest.raises(SnowflakeUnavailable):
         narrowed(answer, judged("SHOW TABLES"))
+
+
+def test_rows_that_come_with_a_description_are_narrowed_too(log: AuditLog, tmp_path: Path) -> None:
+    """Whether a SHOW that is only described brings its rows is for Snowflake to say, not for us to believe."""
+
+    class Answered(Delivery):
+        async def _execute(self, *_given: Any, **_named: Any) -> Json:
+            return answered(
+                TABLES, ("STAFF", *HR, "TABLE", 1, 1, ""), ("PAY", *HR, "TABLE", 1, 1, "")
+            )
+
+    async def nobody(*_given: Any, **_named: Any) -> Any:
+        raise AssertionError
+
+    verdict = judged("SHOW TABLES")
+    session = GuardedSession(
+        id="s", identity=Identity("i", "s", "n", (), "oidc", ""), role=RoleBinding("v", "R"),
+        names=NameContext(), run=RunContext(), client={}, parameters={}, opened_at=datetime.now(UTC),
+        open_upstream=nobody,
+    )  # fmt: skip
+    delivery = Answered(
+        log=log, recorder=Recorder(str(tmp_path / "rec")), lineage=LineageEmitter("n", "a", None),
+        catalog=LiveCatalog(nobody, account="a"), public_url="u",
+        uploads=Uploads(UploadSettings(), log, public_url="u"),
+    )  # fmt: skip
+    binding: Any = SimpleNamespace(policy_digest="p")
+    request = QueryRequest("q", "SHOW TABLES", None, {}, describe_only=True)
+
+    async def run() -> Json:
+        upstream: Any = None
+        ran = await delivery.run(session, request, Plan(verdict, binding), upstream, 1)
+        return ran.answer
+
+    assert [row[0] for row in told(asyncio.run(run()))] == ["STAFF"]
 
 
 def test_what_may_be_listed_comes_back_whole_from_an_analyst() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,17 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import PartWriter, Recorder
 from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeUnavailable, StoreUnavailable
+from hoop_core.gateway import chunks as chunks_module
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.passage import Passage, Source
 from hoop_core.gateway.sessions import Live
+from hoop_core.gateway.sql_api_parts import as_partition
 from hoop_core.gateway.wire import takes_gzip
 from hoop_core.model import Identity, NameContext, RoleBinding, RunContext
-from hoop_core.results.answers import ChunkSet
+from hoop_core.results.answers import ChunkSet, read_whole
 from hoop_core.results.screeners import Screeners
 from hoop_core.session.guarded import GuardedSession
+from hoop_core.snowflake import http as http_module
 from hoop_core.snowflake.http import SnowflakeHttp, unpacked
 
 LARGE = 200 << 20
@@ -106,6 +110,7 @@ class World:
     recordings: Path
     live: Live = field(default_factory=live)
     url: str = ""
+    shaped: Callable[[Response], Response] = field(default=lambda response: response)
     chunks: ChunkSet = field(init=False)
 
     @asynccontextmanager
@@ -122,9 +127,10 @@ class World:
             self.chunks = ChunkSet("s", "q", "arrow", (self.bucket.url,), {"x-key": "KEY"})
 
             async def part(request: Request) -> Response:
-                return await streamer.respond(
+                response = await streamer.respond(
                     self.chunks, 0, self.live, takes_gzip=takes_gzip(request)
                 )
+                return self.shaped(response)
 
             config = uvicorn.Config(
                 Starlette(routes=[Route("/part", part)]),
@@ -240,6 +246,17 @@ def test_a_client_that_does_not_take_gzip_gets_it_unpacked(opened: Callable[...,
     assert body == PLAIN and "content-encoding" not in headers
 
 
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_a_partition_of_the_sql_api_is_as_long_as_it_says(
+    opened: Callable[..., World], gzipped: bool
+) -> None:
+    world = opened(coding="", body=b'["1"],["2"]')
+    columns = ({"name": "A", "type": "text"},)
+    world.shaped = partial(as_partition, columns=columns, nullable=True, gzipped=gzipped)
+    _, body = fetched(world, "identity")
+    assert json.loads(gzip.decompress(body) if gzipped else body) == {"data": [["1"], ["2"]]}
+
+
 @pytest.mark.parametrize("accepts", ["gzip", "identity"])
 def test_the_recording_holds_what_came_from_snowflake(
     opened: Callable[..., World], accepts: str
@@ -342,3 +359,61 @@ def test_parts_come_through_the_client_of_the_sessions_own_account(
 
     assert asyncio.run(run()).status_code == 503
     assert asked == ["SECOND"]
+
+
+@pytest.mark.parametrize("body", [PLAIN, PACKED])
+def test_a_part_that_is_looked_at_takes_room_for_what_it_is_unpacked(body: bytes) -> None:
+    """However small it comes in: a part of blanks is packed a thousand times smaller."""
+
+    class Packed:
+        async def pieces(self) -> AsyncIterator[bytes]:
+            yield body
+
+    heard: list[int] = []
+    assert asyncio.run(read_whole(Packed(), heard.append)) == body  # type: ignore[arg-type]
+    assert heard[-1] == len(PLAIN)
+
+
+# -- shares ------------------------------------------------------------------------------------------
+def test_one_caller_reads_so_many_parts_at_once(
+    opened: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks_module, "_OF_ONE", 1)
+
+    async def run() -> None:
+        slow_bucket = opened(body=b"x" * (1 << 20), coding="", pieces=LARGE >> 20)
+        async with slow_bucket.open() as world, raw_client() as client:
+            async with client.get(world.url) as slow:
+                await slow.content.readexactly(1)
+                async with client.get(world.url) as refused:
+                    assert refused.status == 503
+                    assert "Too many parts" in (await refused.json())["message"]
+                slow.close()
+            while world.live.busy:
+                await asyncio.sleep(0.02)
+            async with client.get(world.url) as free:
+                assert free.status == 200
+                free.close()
+
+    asyncio.run(run())
+
+
+def test_slow_readers_of_parts_do_not_hold_up_statements(
+    opened: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "_CONNECTIONS", 1)
+
+    async def run() -> None:
+        world = opened(body=b"x" * (1 << 20), coding="", pieces=LARGE >> 20)
+        async with world.bucket.open() as bucket:
+            http = SnowflakeHttp(
+                SnowflakeSettings(account="A", url=bucket.url.removesuffix("/part"))
+            )
+            slow = await http.part(bucket.url, {"x-key": "KEY"})
+            try:
+                assert await asyncio.wait_for(http.status(20), 20) == 404
+            finally:
+                await slow.aclose()
+                await http.aclose()
+
+    asyncio.run(run())

@@ -11,9 +11,11 @@ import pytest
 
 from hoop_core.delivery import Delivery
 from hoop_core.errors import StatementRefused
+from hoop_core.loads.puts import request
 from hoop_core.model import Identity, NameContext, RoleBinding, RunContext
 from hoop_core.parameters import ALTERABLE, AT_SIGN_IN, MEANING
 from hoop_core.session.guarded import GuardedSession, QueryRequest, allowed_parameters, meaning_of
+from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.statement import analyse
 
 
@@ -95,3 +97,17 @@ def test_snowflake_is_told_of_one_statement_whatever_the_session_was_set_to(
     delivery: Any = object.__new__(Delivery)
     asyncio.run(delivery._execute(altered, request, plan, upstream, 1))
     assert [told["MULTI_STATEMENT_COUNT"] for told in upstream.told] == [1]
+
+
+def test_what_hoop_itself_asks_is_one_statement_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    async def query(_self: Any, body: Any, _request_id: Any) -> Any:
+        sent.append(body)
+        data = {"queryResultFormat": "json", "rowtype": [{"name": "A"}], "rowset": []}
+        return {"success": True, "data": data}
+
+    monkeypatch.setattr(SnowflakeSession, "query", query)
+    asyncio.run(object.__new__(SnowflakeSession).rows("DESCRIBE TABLE T"))
+    sent.append(request("PUT file://a @~", "tag", 1))
+    assert [body["parameters"]["MULTI_STATEMENT_COUNT"] for body in sent] == [1, 1]

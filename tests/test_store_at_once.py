@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -123,7 +123,7 @@ def test_what_was_written_is_brought_to_the_disk_soon(
             synced.set()
         whole(descriptor)
 
-    monkeypatch.setattr(module.os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", watched)
     log.append_at_once("a", {})
     assert synced.wait(20)
 
@@ -159,7 +159,7 @@ def test_a_long_wal_is_moved_into_the_database(
 ) -> None:
     monkeypatch.setattr(module, "_LONGEST_WAL", 0)
     for n in range(50):
-        log.append_at_once("a", {"n": n, "text": "x" * 2000}, synced=True)
+        assert log.append_at_once("a", {"n": n, "text": "x" * 2000}) == n
     deadline = threading.Event()
     for _ in range(200):
         copied = (tmp_path / "hoop.db").stat().st_size
@@ -169,3 +169,89 @@ def test_a_long_wal_is_moved_into_the_database(
     assert copied > 100_000
     store.close()
     assert len(list(log.entries())) == 50
+
+
+def test_a_wal_that_was_long_is_not_moved_after_every_entry(
+    store: Store, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_WAL", 100_000)
+    wal = tmp_path / "hoop.db-wal"
+    log.append_at_once("long", {"text": "x" * 500_000})
+    for n in range(400):
+        if wal.stat().st_size <= 100_000:
+            break
+        log.append_at_once("short", {"n": n})
+        threading.Event().wait(0.05)
+    assert wal.stat().st_size <= 100_000
+
+
+def test_a_disk_that_failed_to_sync_takes_nothing_until_all_is_there(
+    store: Store, log: AuditLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the failed sync dropped would cut off every later entry, however well that was synced."""
+    monkeypatch.setattr(module, "_REPAIR_SECONDS", 0.01)
+    whole, failed = os.fsync, threading.Event()
+
+    def failing(descriptor: int) -> None:
+        if threading.current_thread().name != "settle" or failed.is_set():
+            return whole(descriptor)
+        failed.set()
+        raise OSError(5, "I/O error")
+
+    reader = sqlite3.connect(tmp_path / "hoop.db", isolation_level=None)
+    monkeypatch.setattr(os, "fsync", failing)
+    log.append("statement.intent", {})
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM log_entries").fetchall()  # nothing can be repaired meanwhile
+    log.append_at_once("statement.outcome", {})
+    assert failed.wait(20)
+    _until(lambda: store._at_once is not None and store._at_once.doubtful)
+    with pytest.raises(StoreUnavailable, match="failed to keep"):
+        log.append_at_once("statement.intent", {}, synced=True)
+    with pytest.raises(StoreUnavailable, match="failed to keep"):
+        log.append("statement.intent", {})
+    with pytest.raises(StoreUnavailable, match="failed to keep"):
+        log.append("statement.intent", lambda _: {})
+    reader.execute("COMMIT")
+    _until(lambda: store._at_once is not None and not store._at_once.doubtful)
+    assert (tmp_path / "hoop.db-wal").stat().st_size == 0  # all of it is in the database
+    assert log.append("statement.intent", {}) == 2
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE])
+def test_an_io_error_of_the_database_is_a_disk_that_failed(
+    store: Store, log: AuditLog, tmp_path: Path, code: int
+) -> None:
+    broken = sqlite3.OperationalError("disk I/O error")
+    broken.sqlite_errorcode = code
+    reader = sqlite3.connect(tmp_path / "hoop.db", isolation_level=None)
+    log.append_at_once("a", {})
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM log_entries").fetchall()
+    with pytest.raises(StoreUnavailable), store.write_at_once(synced=True):
+        raise broken
+    with pytest.raises(StoreUnavailable, match="failed to keep"):
+        log.append("b", {})
+    reader.close()
+    _until(lambda: store._at_once is not None and not store._at_once.doubtful)
+    assert log.append("b", {}) == 1
+
+
+def test_a_store_that_is_locked_when_it_is_first_opened_is_waited_for_elsewhere(
+    store: Store, log: AuditLog, tmp_path: Path
+) -> None:
+    store.engine.dispose()
+    other = sqlite3.connect(tmp_path / "hoop.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    assert log.append_at_once("a", {}) is None
+    other.close()
+    assert log.append_at_once("a", {}) == 0
+
+
+def _until(done: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if done():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it did not come to that")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -23,7 +25,7 @@ class _Section(BaseModel):
 
 class GatewaySettings(_Section):
     host: str = "127.0.0.1"
-    port: int = 8750
+    port: int = Field(default=8750, ge=0, le=65535)
     public_url: str = ""
     """The address that clients and approvers use; derived from host and port when empty."""
     poll_seconds: float = 30.0
@@ -264,7 +266,6 @@ class StoreSettings(_Section):
 class AuditSettings(_Section):
     origin: str = "hoop.local/log"
     key_file: Path = Path("hoop-log.key")
-    max_recorded_bytes: int = 256 * 1024 * 1024
 
 
 class LineageSettings(_Section):
@@ -402,7 +403,40 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         return _FromFile()
     except ValidationError as e:
-        faults = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
-        raise ConfigError(f"The configuration {chosen} is wrong: {faults}.") from None
+        faults = "; ".join(_fault(x["loc"], x["type"], x["msg"]) for x in e.errors())
+        raise ConfigError(
+            f"The configuration {chosen} is wrong: {faults}.",
+            "docs/configuration.md has every key.",
+        ) from None
     except ValueError as e:
         raise ConfigError(f"The configuration {chosen} cannot be read: {e}.") from None
+
+
+def _fault(place: tuple[int | str, ...], kind: str, said: str) -> str:
+    """One mistake in words; an unknown key with the nearest that there is."""
+    name = ".".join(map(str, place))
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), list(_keys(place[:-1])), n=1, cutoff=0.5)
+        return f"unknown key `{name}`" + (f" (did you mean `{near[0]}`?)" if near else "")
+    if kind == "missing":
+        return f"`{name}` is missing"
+    if kind == "tuple_type":
+        return (
+            f"`{name}` may come several times: write {f'[[{name}]]' if _keys(place) else 'a list'}"
+        )
+    return f"`{name}`: {said}"
+
+
+def _keys(place: tuple[int | str, ...]) -> Collection[str]:
+    """What may stand in a section; nothing where the place is no section."""
+    model: type[BaseModel] = Settings
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not inner:
+            return ()
+        model = inner[0]
+    return model.model_fields

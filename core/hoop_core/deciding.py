@@ -22,6 +22,7 @@ from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.session.serving import check_scope
 from hoop_core.session.temporary import with_temporary
 from hoop_core.sql.catalog import Catalog
+from hoop_core.sql.dual import without_dual
 from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.sql.refusals import refuse
 from hoop_core.sql.settling import settle
@@ -46,7 +47,7 @@ class Decider:
         policy = policy.for_account(session.account)
         exceptions = await self._exceptions(session, policy)
         policy.check_role(session.identity, session.role)
-        settled = settle(request.sql, request.bindings)
+        settled = settle(without_dual(request.sql), request.bindings)
         question = Question(
             sql=settled.sql,
             names=session.names,

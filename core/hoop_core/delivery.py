@@ -35,7 +35,7 @@ from hoop_core.plan import INVALID_IDENTIFIER, UPSTREAM_ENDED, Delivered, Plan, 
 from hoop_core.racing import finished_first
 from hoop_core.records import asked_json, error_json
 from hoop_core.results.answers import ChunkSet, TakenOver, read_whole, take_over
-from hoop_core.results.listings import narrowed
+from hoop_core.results.listings import holds_rows, narrowed
 from hoop_core.results.screeners import Screeners, ScreeningBusy
 from hoop_core.results.taint import Taints, found_json, labels_of, opened, tainted_json, taints_of
 from hoop_core.session import temporary
@@ -93,10 +93,15 @@ class Delivery:
                 self._took_effect(session, plan, upstream, answer)
                 if statement:
                     await temporary.took_effect(session.temporary, statement, upstream)
-            if statement and statement.kind is Kind.SHOW and not request.describe_only:
+            if (
+                statement
+                and statement.kind is Kind.SHOW
+                and (not request.describe_only or holds_rows(answer))
+            ):
                 answer = await _run(partial(narrowed, answer, plan.verdict), _weight(answer))
             put = plan.staged.loading
             if isinstance(put, Put):
+                await self._discard(files)  # nothing is shown that could be recorded
                 return await self._offer(
                     session, request, plan, upstream=upstream, put=put, answer=answer, intent=intent
                 )

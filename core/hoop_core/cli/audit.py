@@ -39,16 +39,17 @@ def verify(
             raise ConfigError(
                 f"There is no file {source}.", "Name a bundle, or a store's URL or file."
             )
-        if "://" in source or source.endswith(".db"):
+        stored = "://" in source or source.endswith(".db")
+        if stored:
             url = source if "://" in source else f"sqlite:///{source}"
             report = verify_store(url, verifier_key=key)
         else:
             report = verify_bundle(Path(source), verifier_key=key)
-    emit(as_json, report.as_json(), _shown(report))
+    emit(as_json, report.as_json(), _shown(report, stored))
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _shown(report: Report) -> Group:
+def _shown(report: Report, stored: bool) -> Group:
     lines = [plain(f"{f.place}: {f.what}") for f in report.faults]
     if not report.ok:
         verdict = Text(f"NOT VERIFIED: {len(lines)} faults, the first one first", style="bold red")
@@ -60,6 +61,9 @@ def _shown(report: Report) -> Group:
         )
     elif report.key_given:
         verdict = Text("verified: nothing was changed", style="bold green")
+        if stored:
+            verdict = Text("verified: no entry was changed", style="bold green")
+            verdict.append("\nrecordings were NOT checked: verify a bundle", style="yellow")
     else:
         verdict = Text("verified: nothing was changed since it was signed", style="bold green")
         warning = "by the key below, which came with it: compare it with the one you trust, or give that one by --key"
@@ -91,5 +95,8 @@ def export(
         "root": bundle.root,
         "verifier_key": bundle.verifier_key,
     }
-    text = f"{bundle.path}: {bundle.entries} entries, {bundle.recordings} recordings, root {bundle.root}"
+    text = (
+        f"{bundle.path}: {bundle.entries} entries, {bundle.recordings} recordings\n"
+        f"root {bundle.root}\nkey  {bundle.verifier_key}"
+    )
     emit(as_json, value, plain(text))

@@ -49,19 +49,14 @@ def _shown(found: list[Listed]) -> RenderableType:
         state = (
             str(s.state) if x.held or s.state is LeaseState.PENDING else f"{s.state}, left behind"
         )
-        values = (
-            s.lease.snowflake_user,
-            state,
-            s.lease.account,
-            s.lease.created_at.isoformat(timespec="seconds"),
-        )
-        rows.append((values, _detail(x)))
-    return detailed(("user", "state", "account", "since"), rows, empty="Nobody.")
+        rows.append(((s.lease.snowflake_user, state, s.lease.account), _detail(x)))
+    return detailed(("user", "state", "account"), rows, empty="Nobody.")
 
 
 def _detail(x: Listed) -> str:
     s = x.standing
     told = f"session {s.lease.session_id}" if s.lease.session_id else "in no lease: an orphan"
+    told = f"since {s.lease.created_at.isoformat(timespec='seconds')}, {told}"
     if s.state is LeaseState.PENDING:
         by_hand = f"DROP USER IF EXISTS {quote_part(s.lease.snowflake_user)}"
         told += f"; {s.last_error or 'not tried yet'} By hand: {by_hand}"

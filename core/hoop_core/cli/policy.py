@@ -93,7 +93,7 @@ def explain(  # noqa: PLR0917  options of a command
                     typer.echo(json.dumps({"id": request.id, **asker.answer(request)[0]}))
             return
         plain_verdict, verdict, identity = asker.answer(given)
-    panel = verdict_panel(sql, verdict, identity, tried.policy)
+    panel = verdict_panel(sql, verdict, identity, tried.policy, account)
     tables = "policy" if catalog else "policy and tables"
     note = Text(f"The demo's {tables}. Give --policy and --catalog for your own.", "dim")
     value = {"id": None, **plain_verdict}

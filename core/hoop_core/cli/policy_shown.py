@@ -37,13 +37,19 @@ _TITLES = {
 _SHOWN_OF_EACH = 20
 
 
-def verdict_panel(sql: str, verdict: Verdict, who: Identity, policy: Policy) -> Panel:
+def verdict_panel(
+    sql: str, verdict: Verdict, who: Identity, policy: Policy, account: str = ""
+) -> Panel:
     """One statement, what was decided and why, and the text that would run."""
     decision, statement = verdict.decision, verdict.statement
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("caller", plain(f"{who.subject} in {', '.join(who.groups) or 'no group'}"))
+    if account:
+        facts.add_row("account", plain(account))
+    elif policy.for_account("") is not policy:
+        facts.add_row("account", "none given: only what holds in every account counts (--account)")
     if statement is not None:
         facts.add_row("kind", plain(statement.kind))
         for what, tables in (("reads", statement.reads), ("writes", statement.writes)):

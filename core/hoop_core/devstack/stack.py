@@ -300,7 +300,7 @@ class DevStack:
             os.close(lock)
             raise StackRunning(
                 f"A stack is already running in {self.home}.",
-                "Stop it with `hoop dev down`, or choose another --home.",
+                f"Stop it with `hoop dev down --home {self.home}`, or choose another --home.",
             ) from None
         self._lock = lock
         for part in (self.gateway, self.emulator, self.openbao.part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +15,13 @@ from starlette.responses import JSONResponse, Response
 from hoop_core.analysts.turns import Turn
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import PartWriter, Recorder
-from hoop_core.errors import ApprovalRefused, HoopError, SnowflakeUnavailable, StoreUnavailable
+from hoop_core.errors import (
+    ApprovalRefused,
+    HoopError,
+    SnowflakeUnavailable,
+    StoreUnavailable,
+    Unavailable,
+)
 from hoop_core.gateway.passage import PartResponse, Passage, Source
 from hoop_core.gateway.sessions import Live
 from hoop_core.gateway.wire import failure
@@ -27,6 +34,8 @@ from hoop_core.snowflake.http import SnowflakeHttp, unpacked
 _log = structlog.get_logger(__name__)
 _STALLED_SECONDS = 60.0
 """A client that takes nothing for so long is dropped."""
+_OF_ONE = 128
+"""Parts that one identity may have under way: connections to the storage are shared by all."""
 _UNAVAILABLE, _GONE = 503, 410
 """Drivers try again after the first, and give up at once after the second."""
 
@@ -54,6 +63,7 @@ class PartStreamer:
         self._http, self._recorder, self._log = http, recorder, log
         self._check_standing = check_standing
         self._screeners, self.stalled_seconds = screeners, stalled_seconds
+        self._under_way: Counter[str] = Counter()
 
     async def respond(
         self, chunks: ChunkSet, number: int, live: Live, *, takes_gzip: bool
@@ -63,6 +73,12 @@ class PartStreamer:
         It is sent as Snowflake has packed it, save to a client that does not take it so.
         """
         async with AsyncExitStack() as stack:
+            principal = live.guarded.identity.key
+            if self._under_way[principal] >= _OF_ONE:
+                busy = Unavailable("Too many parts of your results are being read.", "Try again.")
+                return JSONResponse(failure(busy), _UNAVAILABLE)
+            self._under_way[principal] += 1
+            stack.callback(self._ended, principal)
             try:
                 source, found = await self._source(chunks, number, live, stack)
                 writer = await asyncio.to_thread(
@@ -86,6 +102,11 @@ class PartStreamer:
                 unpack=unpacked if source.packed and not takes_gzip else None,
             )
         return PartResponse(passage)
+
+    def _ended(self, principal: str) -> None:
+        self._under_way[principal] -= 1
+        if not self._under_way[principal]:
+            del self._under_way[principal]
 
     async def _source(
         self, chunks: ChunkSet, number: int, live: Live, stack: AsyncExitStack

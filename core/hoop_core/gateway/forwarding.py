@@ -349,10 +349,10 @@ class _Relay(Response):
             # The server closes the connection of an answer that has not come to its end.
             _log.warning("a replica's answer broke off", replica=self._owner, why=type(e).__name__)
         finally:
+            self.ended()  # first: what waits here may be given up, and the place must not stay taken
             for task in (relaying, leaving):
                 task.cancel()
             await asyncio.wait({relaying, leaving})
-            self.ended()
             with suppress(httpx.HTTPError):
                 await asyncio.shield(self._upstream.aclose())
 

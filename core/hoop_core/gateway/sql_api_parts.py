@@ -40,6 +40,7 @@ def as_partition(
     if booleans(columns) or not nullable:
         pieces = _rewritten(pieces, columns, nullable)
     pieces = _framed(pieces)
+    del response.headers["content-length"]  # of the part as it came
     if gzipped:
         pieces = _packed(pieces)
         response.headers["content-encoding"] = "gzip"

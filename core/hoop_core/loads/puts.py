@@ -43,7 +43,7 @@ def request(text: str, tag: str, number: int) -> Json:
         "sequenceId": number,
         "querySubmissionTime": int(utc_now().timestamp() * 1000),
         "describeOnly": False,
-        "parameters": {"QUERY_TAG": tag},
+        "parameters": {"MULTI_STATEMENT_COUNT": 1, "QUERY_TAG": tag},
     }
 
 

@@ -271,6 +271,13 @@ def _gunzip(content: bytes) -> bytes:
     return plain
 
 
+def unpacked_size(content: bytes | bytearray) -> int:
+    """Bytes that a part takes when the detectors look at it: what gzip says at its end (RFC 1952 section 2.3.1)."""
+    if not content.startswith(_GZIP):
+        return len(content)
+    return max(len(content), min(int.from_bytes(content[-4:], "little"), MOST_BYTES))
+
+
 def unreadable(error: Exception) -> SnowflakeUnavailable:
     """The refusal of a part that must be screened and cannot."""
     return SnowflakeUnavailable(

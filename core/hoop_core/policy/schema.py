@@ -193,7 +193,7 @@ def _case(text: dict[str, Any]) -> dict[str, Any]:
             "reason": {**text, "examples": ["NOT_GRANTED"]},
             "masked": {
                 **texts,
-                "description": "All masked columns, by the last parts of their names.",
+                "description": "All masked columns that it reads, by the last parts of their names.",
             },
             "filtered": {**texts, "description": "All tables whose rows are filtered."},
             "rewritten_contains": {**texts, "minItems": 1},

@@ -28,6 +28,7 @@ from hoop_core.masking.screen import (
     screen_names,
     screen_part,
     screen_rows,
+    unpacked_size,
     unreadable,
 )
 from hoop_core.model import Json, Screen
@@ -260,8 +261,8 @@ def _screen_inline(
 
 
 async def read_whole(part: Part, takes: Callable[[int], None]) -> bytes:
-    """A part's bytes, unpacked as its headers say. Raises SnowflakeUnavailable, and what `takes` raises: it
-    hears how many bytes it is as they come in.
+    """A part's bytes, as they are packed. Raises SnowflakeUnavailable, and what `takes` raises: it hears how many
+    bytes it is as they come in, and at last how many it will be for those who look into it.
     """
     content = bytearray()
     async for piece in part.pieces():
@@ -272,6 +273,7 @@ async def read_whole(part: Part, takes: Callable[[int], None]) -> bytes:
                 "Select fewer columns or rows.",
             )
         takes(len(content))
+    takes(unpacked_size(content))
     return bytes(content)
 
 

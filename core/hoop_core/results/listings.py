@@ -77,6 +77,11 @@ def narrowed(answer: Json, verdict: Verdict) -> Json:
     return {**answer, "data": {**data, **made, "total": count, "returned": count}}
 
 
+def holds_rows(answer: Json) -> bool:
+    data = answer.get("data") or {}
+    return any(data.get(k) for k in ("rowset", "rowsetBase64", "chunks"))
+
+
 class _Told:
     """What becomes of the rows of one list."""
 

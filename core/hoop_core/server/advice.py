@@ -20,12 +20,18 @@ def advice(settings: Settings) -> Iterator[str]:
             "them is in those of the others. Set `group_prefix` or `group_names` for all but one."
         )
     url = make_url(settings.store.url)
-    remote = url.get_backend_name() in {"postgres", "postgresql"} and not _here(url.host)
+    hosts = [url.host, *_told(url.query.get("host")), *_told(url.query.get("hostaddr"))]
+    remote = url.get_backend_name() in {"postgres", "postgresql"} and not all(map(_here, hosts))
     if remote and url.query.get("sslmode") != "verify-full":
         yield (
             "The store is on another host, and nothing proves that it is that host. Add "
             "`sslmode=verify-full` (and `sslrootcert`) to store.url."
         )
+
+
+def _told(given: str | tuple[str, ...] | None) -> list[str]:
+    """The hosts that a parameter of the address names (libpq takes several, with commas between them)."""
+    return ",".join((given,) if isinstance(given, str) else given or ()).split(",")
 
 
 def _here(host: str | None) -> bool:

@@ -21,7 +21,7 @@ from hoop_core.model import Json
 _HINT = "Try again once Snowflake answers."
 NOT_REACHED = "SNOWFLAKE_NOT_REACHED"
 """The reason when there was no connection: Snowflake has not heard of the request."""
-_PIECE = 1 << 18
+_PIECE, _CONNECTIONS = 1 << 18, 512
 _CODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True}
 """How parts are stored, and whether that is packed. Snowflake packs otherwise only when a session asks for it."""
 _HEADERS = {
@@ -32,7 +32,8 @@ _HEADERS = {
 
 
 class SnowflakeHttp:
-    """One pool of connections for all sessions of an account. For one event loop.
+    """Two pools of connections for all sessions of an account: clients that read their parts slowly must not hold
+    up the statements of others. For one event loop.
 
     No proxy, no cookies and no `.netrc` of whoever started the process, and no redirects: tokens pass here.
     """
@@ -44,18 +45,18 @@ class SnowflakeHttp:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_seconds, sock_read=settings.request_seconds
         )
-        self._pool: aiohttp.ClientSession | None = None
+        self._pools: dict[str, aiohttp.ClientSession] = {}
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, what: str = "calls") -> aiohttp.ClientSession:
         """Made on first use: aiohttp wants the running loop."""
-        if self._pool is None:
-            self._pool = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=512, keepalive_timeout=20),
+        if what not in self._pools:
+            self._pools[what] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=20),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
                 trust_env=False,
             )
-        return self._pool
+        return self._pools[what]
 
     async def call(self, method: str, path: str, body: Json | None, token: str | None) -> Json:
         """One exchange of JSON. `path` is below Snowflake's address, encoded already.
@@ -91,7 +92,7 @@ class SnowflakeHttp:
     async def part(self, url: str, headers: Mapping[str, str]) -> Part:
         """A part of a result; whoever asks closes it. Raises SnowflakeUnavailable."""
         try:
-            response = await self._session().get(
+            response = await self._session("parts").get(
                 URL(url, encoded=True),
                 headers={**headers, "Accept-Encoding": "gzip"},
                 allow_redirects=False,
@@ -121,8 +122,8 @@ class SnowflakeHttp:
             ) from e
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        for pool in self._pools.values():
+            await pool.close()
 
 
 class Part:

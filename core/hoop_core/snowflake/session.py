@@ -83,7 +83,11 @@ class SnowflakeSession:
             "sqlText": sql,
             "asyncExec": False,
             "sequenceId": 0,
-            "parameters": {"PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON"},
+            # the caller may have set another count for the session
+            "parameters": {
+                "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON",
+                "MULTI_STATEMENT_COUNT": 1,
+            },
         }
         answer = await self.query(body, uuid.uuid4())
         raise_for_answer(answer)

@@ -199,5 +199,6 @@ def _unknown(name: str) -> Exception:
     return refuse(
         "UNKNOWN_FUNCTION",
         f"The function {name} is not on the list of functions that only compute from their arguments.",
-        "User functions, AI functions and functions that reach data, session or account state are refused.",
+        "Use built-in functions: user functions, AI functions and those that reach data, session or account "
+        "state are refused.",
     )

@@ -33,8 +33,8 @@ def shape_of(tree: exp.Expr) -> Shape:
     raise refuse(
         "UNSERVED_STATEMENT",
         "This kind of statement is not served through Hoop.",
-        "Served: queries, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE/ALTER/DROP TABLE, SHOW, DESCRIBE, "
-        "USE, transactions.",
+        "Served: queries, INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE/ALTER/DROP TABLE, PUT, COPY INTO a "
+        "table, SHOW, DESCRIBE, USE, ALTER SESSION, transactions.",
     )
 
 

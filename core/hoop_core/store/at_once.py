@@ -4,6 +4,10 @@ With synchronous=NORMAL they do not wait for the disk either. Such a commit is i
 survives the end of the process, not that of the machine, and is never half there
 (https://sqlite.org/pragma.html#pragma_synchronous). The next commit with synchronous=FULL takes it along to the
 disk, or a thread here, SETTLE_SECONDS later at most.
+
+A disk that failed to sync may have dropped what was written, and say of the next sync that all is well
+(https://wiki.postgresql.org/wiki/Fsync_Errors). A commit behind such a gap is lost with it, however well it was
+synced itself. So nothing is written from then on until the WAL's content is in the database.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 _LONGEST_WAL = 4 << 20
 """Bytes; a longer WAL file is moved into the database."""
-SETTLE_SECONDS = 0.05
+SETTLE_SECONDS, _REPAIR_SECONDS = 0.05, 1.0
 
 
 class Busy(Exception):
@@ -37,6 +41,8 @@ class AtOnce:
         self._due, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._synced = False
+        self.doubtful = False
+        """Whether something that counts as written may not be on the disk, nor ever come there by itself."""
 
     @contextmanager
     def write(self, *, synced: bool) -> Iterator[sqlite3.Cursor]:
@@ -62,11 +68,7 @@ class AtOnce:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = _connect(self._file)
-            # Moving the WAL's pages into the database takes long, and is left to the thread.
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0"):
-                connection.execute(f"PRAGMA {pragma}")
-            self._connection, self._synced = connection, False
+            self._connection, self._synced = _for_writing(self._file), False
             self._thread = threading.Thread(target=self._settle, name="settle", daemon=True)
             self._thread.start()
         return self._connection
@@ -74,15 +76,36 @@ class AtOnce:
     def _settle(self) -> None:
         while True:
             self._due.wait()
-            ending = self._closed.wait(SETTLE_SECONDS)
+            ending = self._closed.wait(_REPAIR_SECONDS if self.doubtful else SETTLE_SECONDS)
             self._due.clear()
             try:
-                self.settle()
+                if self.doubtful:
+                    self._repair()
+                else:
+                    self.settle()
             except (OSError, sqlite3.Error) as e:
-                # What the next synced commit needs is the same disk: it fails too, and nothing runs then.
-                _log.error("entries of the log may not be on the disk", why=type(e).__name__)
+                self.doubt(e)
             if ending:
                 return
+
+    def doubt(self, error: Exception) -> None:
+        """Let nothing more be written, after an I/O error, until the thread has repaired it."""
+        if self._thread is None:
+            return  # all that counts as written was synced
+        if not self.doubtful:
+            _log.error("entries of the log may not be on the disk", why=type(error).__name__)
+        self.doubtful = True
+        self._due.set()
+
+    def _repair(self) -> None:
+        """Write everything anew, into the database, and begin the WAL from its start. Raises sqlite3.Error."""
+        with closing(_connect(self._file)) as connection:
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:  # somebody reads: again in a moment
+            self._due.set()
+            return
+        self.doubtful = False
+        _log.warning("the entries of the log are on the disk again")
 
     def settle(self) -> None:
         """Return when everything that was written is on the disk. Raises OSError, sqlite3.Error."""
@@ -116,9 +139,35 @@ def _connect(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
 
-def _begin(cursor: sqlite3.Cursor) -> None:
+def _for_writing(file: Path) -> sqlite3.Connection:
+    connection = _connect(file)
     try:
+        with _at_once():
+            # Moving the WAL's pages into the database takes long, and is left to the thread. A WAL that was long is
+            # cut when it begins anew, or it would be moved after each entry.
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "wal_autocheckpoint=0",
+                f"journal_size_limit={_LONGEST_WAL}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _begin(cursor: sqlite3.Cursor) -> None:
+    with _at_once():
         cursor.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _at_once() -> Iterator[None]:
+    """Raises Busy where SQLite would wait."""
+    try:
+        yield
     except sqlite3.OperationalError as e:
         if e.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise Busy from None

@@ -175,6 +175,7 @@ class Store:
                 raise
             connection.close()
         except (SQLAlchemyError, sqlite3.Error, OSError) as e:
+            self._doubt(e)
             raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
 
     @contextmanager
@@ -191,6 +192,7 @@ class Store:
             with self._at_once.write(synced=synced) as cursor:
                 yield cursor
         except (sqlite3.Error, OSError) as e:
+            self._doubt(e)
             raise StoreUnavailable(f"The store cannot be written: {_short(e)}.", _HINT) from e
 
     @contextmanager
@@ -232,10 +234,18 @@ class Store:
                     )
         except (SQLAlchemyError, OSError) as e:
             doing = "written" if write else "read"
+            self._doubt(e)
             raise StoreUnavailable(f"The store cannot be {doing}: {_short(e)}.", _HINT) from e
 
     def _still_the_same_file(self) -> None:
-        """A deleted or replaced SQLite file would still take writes that nobody could find again."""
+        """A deleted or replaced SQLite file would still take writes that nobody could find again; so would one on
+        a disk that has dropped earlier ones.
+        """
+        if self._at_once is not None and self._at_once.doubtful:
+            raise StoreUnavailable(
+                "The disk failed to keep what was written before; nothing is added until that is there.",
+                _HINT,
+            )
         if self._file is None or self._inode is None:
             return
         try:
@@ -244,6 +254,11 @@ class Store:
             raise StoreUnavailable(f"The store {self._file} is gone: {_short(e)}.", _HINT) from e
         if now != self._inode:
             raise StoreUnavailable(f"The store {self._file} was replaced by another file.", _HINT)
+
+    def _doubt(self, error: Exception) -> None:
+        code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
+        if self._at_once is not None and code & 0xFF == sqlite3.SQLITE_IOERR:
+            self._at_once.doubt(error)
 
     def close(self) -> None:
         if self._at_once is not None:
