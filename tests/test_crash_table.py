@@ -80,7 +80,6 @@ VICTIMS = ("gateway", "openbao", "plugin", "emulator")
 FEW = {
     ("user made, Vault not told", "gateway"),
     ("revoked, gateway not told", "openbao"),
-    ("intent logged, statement sent", "emulator"),
 }
 """What `make test` looks at; the nightly run looks at all."""
 nightly = pytest.mark.nightly

@@ -145,6 +145,7 @@ class DevStack:
         logs = self.home / "logs"
         self._bootstrap = self.home / "emulator-bootstrap.json"
         self._journal = self.home / "emulator.journal"
+        self._scratch = self.home / "emulator-scratch"
         self.openbao = OpenBao(
             self.home / "openbao", port=free_port(), log=logs / "openbao.log", durable=durable
         )
@@ -157,6 +158,7 @@ class DevStack:
             ],
             log=logs / "emulator.log",
             directory=self.home,
+            environment={"TMPDIR": str(self._scratch)},  # fakesnow leaves a folder there
         )
         self.gateway = Part(
             "The gateway",
@@ -221,6 +223,7 @@ class DevStack:
             part.stop()
         for leftover in (self._bootstrap, self._workload_token.path):
             leftover.unlink(missing_ok=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._info = self._identities = None
         os.close(self._lock)
         self._lock = None
@@ -343,6 +346,7 @@ class DevStack:
             "vault_public_key": self._public_key,
         }
         write_private(self._bootstrap, json.dumps(bootstrap))
+        self._scratch.mkdir(mode=0o700, exist_ok=True)
         self.emulator.start()
 
     def _await_emulator(self) -> None:

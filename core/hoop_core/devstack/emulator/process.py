@@ -133,7 +133,14 @@ def running(directory: Path, *arguments: str) -> Iterator[Running]:
         *("--port", str(found.port), "--bootstrap", str(bootstrap)),
         *arguments,
     ]
-    part = Part("The Snowflake stand-in", command, log=found.log, directory=directory)
+    environment = {"TMPDIR": str(directory)}  # fakesnow leaves a folder there
+    part = Part(
+        "The Snowflake stand-in",
+        command,
+        log=found.log,
+        directory=directory,
+        environment=environment,
+    )
     part.start()
     try:
         part.wait_healthy(f"{found.url}/healthz", seconds=START_SECONDS, accept=_OK)
