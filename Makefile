@@ -23,7 +23,7 @@ demo: $(STAMP)   ## one governed ML query, end to end, on the embedded stack
 	$(BIN)/hoop demo --auto-approve --out demo-out
 
 test: $(STAMP)   ## unit and end-to-end tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
 
 nightly: $(STAMP) ## the long suites
 	$(BIN)/python -m pytest -m nightly --timeout 3600

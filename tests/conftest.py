@@ -25,20 +25,6 @@ if TYPE_CHECKING:
 os.environ["SNOWFLAKE_DISABLE_PLATFORM_DETECTION"] = "true"
 
 
-_LONGEST_FIRST = (
-    "test_devstack_openbao", "test_credentials_lifecycle", "test_e2e_faults", "test_demo", "test_noninterference",
-    "test_clients_jdbc", "test_clients_dbt", "test_crash_table", "test_serving_e2e", "test_airflow_e2e",
-    "test_replicas_e2e", "test_serving_fuzz", "test_clients_go", "test_clients_snowcli", "test_cli_e2e",
-    "test_credentials_gateway_e2e", "test_snowflake_setup_e2e", "test_emulator_process", "test_corpora",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first, so that no worker is left with one of them at the end."""
-    rank = {name: n for n, name in enumerate(_LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module with `DATABASES = BOTH` runs every test that uses `store` on SQLite and PostgreSQL."""
     databases = getattr(metafunc.module, "DATABASES", None)

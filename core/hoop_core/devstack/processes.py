@@ -37,18 +37,26 @@ class PartFailed(Unavailable):
         super().__init__(f"{part} {why}.", f"Its log is {log}.", reason="PART_FAILED")
 
 
+_system_random = random.SystemRandom()
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """A loopback TCP port that is free now. A part that finds it taken fails, and says so.
 
     Chosen below the ports that systems give to outgoing connections (from 32768 on Linux): one of those
     could be taken by any client in the seconds before the part listens.
     """
-    for port in random.sample(range(15_000, 30_000), 200):
+    # A source of its own: tests and tools seed the common one, and would draw the same ports at the same time.
+    for port in _system_random.sample(range(15_000, 30_000), 200):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise Unavailable(
         "No free TCP port was found on the loopback address between 15000 and 30000.",
@@ -163,10 +171,14 @@ class Part:
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
         """Wait until `ready()`; raises PartFailed when the part ends or the time is over."""
         deadline = time.monotonic() + seconds
-        while not ready():
+        while True:
+            answers = ready()
+            # Asked afterwards: somebody else may answer at the address of a part that has ended.
             if self._process is None or self._process.poll() is not None:
                 code = self._process.returncode if self._process else "none"
                 raise PartFailed(self.name, f"ended while starting (exit code {code})", self.log)
+            if answers:
+                return
             if time.monotonic() > deadline:
                 raise PartFailed(self.name, f"was not ready within {seconds:.0f} s", self.log)
             time.sleep(_POLL_SECONDS)
