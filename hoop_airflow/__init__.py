@@ -1,4 +1,4 @@
-"""Hoop for Apache Airflow: hook, operator and sensor. They hold Hoop's address and the job's token only.
+"""Hoop for Apache Airflow: hook, operator, sensor and plugin. They hold Hoop's address and the job's token only.
 
 Airflow loads this module very early, while it still reads its own configuration: it must not import
 Airflow.
@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["hoop_airflow.sensors.hoop_approval"],
             }
         ],
+        "extra-links": ["hoop_airflow.links.HoopApprovalLink"],
         "connection-types": [
             {
                 "hook-class-name": "hoop_airflow.hooks.hoop_snowflake.HoopSnowflakeHook",
@@ -74,6 +75,10 @@ def get_provider_info() -> dict[str, Any]:
                     "database": _text("Database", "The session's database."),
                     "role": _text("Role", "A Snowflake role that policy binds to the caller."),
                     "warehouse": _text("Warehouse", "The warehouse, if not the role's own."),
+                    "airflow": _text(
+                        "Airflow",
+                        "What Hoop's settings call this Airflow, where they know several.",
+                    ),
                 },
             }
         ],

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
 from pydantic import Field, model_validator
 
 from hoop_core.client import (
+    Approval,
     GatewayAddress,
+    HoopClient,
     TokenSource,
+    bind,
     checked_options,
     connection_parameters,
     open_connection,
@@ -24,7 +28,9 @@ from hoop_core.client import (
     token_source,
 )
 from hoop_core.errors import ConfigError
-from hoop_dagster.context import current_run
+from hoop_core.model import RunContext
+from hoop_dagster.context import current_run, execution_context
+from hoop_dagster.held import approval_waited_for, awaiting
 
 if TYPE_CHECKING:
     from snowflake.snowpark import Session
@@ -46,6 +52,10 @@ _CONNECTOR_OPTIONS = (
     "timezone",
     "validate_default_parameters",
 )
+
+
+GATEWAY_ENV = "HOOP_GATEWAY_URL"
+WHEN_HELD_PARAMETER = "HOOP_WHEN_HELD"
 
 
 class HoopSnowflakeResource(SnowflakeResource):
@@ -76,6 +86,12 @@ class HoopSnowflakeResource(SnowflakeResource):
     )
     purpose: str | None = Field(
         default=None, description="Why the data is wanted; approvers and auditors read it."
+    )
+    while_waiting: Literal["end_run", "hold"] = Field(
+        default="end_run",
+        description="What a step does when its statement needs an approval that nobody has given yet. "
+        "end_run: it ends, no process waits, and hoop_approval_sensor resumes what was left. hold: it "
+        "waits. Outside of a run, and with a gateway inside this process, statements are always held.",
     )
     user: str = Field(
         default="hoop", description="Not used: who asks is what the identity token says."
@@ -113,7 +129,9 @@ class HoopSnowflakeResource(SnowflakeResource):
         # Not cached, unlike the parent's: the token and the step change between two connections.
         config = self._resolved_config_dict
         extra = dict(config.get("additional_snowflake_connection_args") or {})
-        session_parameters = extra.pop("session_parameters", None)
+        session_parameters = dict(extra.pop("session_parameters", None) or {})
+        if self._ends_run:
+            session_parameters[WHEN_HELD_PARAMETER] = "refuse"
         parameters = connection_parameters(
             self.gateway,
             self.identity_token.token(),
@@ -163,29 +181,82 @@ class HoopSnowflakeResource(SnowflakeResource):
         """A connection through Hoop; always closed, also when the body raises.
 
         Which kind follows from `connector`, as with SnowflakeResource. Without an error, what was done
-        is committed unless `autocommit` is set.
+        is committed unless `autocommit` is set. A statement that waits for an approval ends the step
+        with a Failure, see `while_waiting`.
         """
-        if self.connector == "sqlalchemy":
-            yield from self._sqlalchemy_connection(raw_conn)
-        elif self.connector == "adbc":
-            yield from self._adbc_connection()
-        else:
-            connection = open_connection(self._connection_args)
-            try:
-                yield connection
-                if not self.autocommit:
-                    connection.commit()
-            finally:
-                connection.close()
+        with self._ending_the_run():
+            if self.connector == "sqlalchemy":
+                yield from self._sqlalchemy_connection(raw_conn)
+            elif self.connector == "adbc":
+                yield from self._adbc_connection()
+            else:
+                connection = open_connection(self._connection_args)
+                try:
+                    yield connection
+                    if not self.autocommit:
+                        connection.commit()
+                finally:
+                    connection.close()
 
     @contextmanager
     def create_snowpark_session(self) -> Iterator[Session]:
         """A Snowpark session through Hoop; always closed, also when the body raises."""
-        session = snowpark_session(self._connection_args)
+        with self._ending_the_run():
+            session = snowpark_session(self._connection_args)
+            try:
+                yield session
+            finally:
+                session.close()
+
+    def ask_ahead(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | Iterable[Any] | None = None,
+        *,
+        step_key: str | None = None,
+    ) -> Approval | None:
+        """Ask for a statement that this run, or one that goes on with it, will send; None when it needs
+        no approval. `step_key` is the step that will send it (default: this one).
+
+        Asking again gives the same open request. Raises PolicyDenied, StatementRefused, GatewayUnavailable.
+        """
+        config = self._resolved_config_dict
+        run = current_run(self._state__internal__.resource_context)
+        if step_key is not None:
+            run = RunContext(run.orchestrator, {**run.fields, "step_key": step_key})
+        given = config.get("additional_snowflake_connection_args") or {}
+        session_parameters = dict(given.get("session_parameters") or {})
+        if config.get("timezone"):  # the connector makes a session parameter of it
+            session_parameters["TIMEZONE"] = config["timezone"]
+        with HoopClient(self.gateway, self.identity_token) as hoop:
+            return hoop.request_approval(
+                bind(sql, parameters).strip(),
+                database=config.get("database"),
+                schema=config.get("schema"),
+                role=config.get("role"),
+                run=run,
+                purpose=config.get("purpose"),
+                session_parameters=session_parameters,
+            )
+
+    @property
+    def _ends_run(self) -> bool:
+        """A gateway of this process ends with it: nobody could answer any more."""
+        config = self._resolved_config_dict
+        elsewhere = bool(config.get("gateway_url") or os.environ.get(GATEWAY_ENV))
+        ends = config.get("while_waiting", "end_run") == "end_run"
+        return ends and elsewhere and execution_context() is not None
+
+    @contextmanager
+    def _ending_the_run(self) -> Iterator[None]:
+        """Raises Failure for a statement that waits for an approval."""
         try:
-            yield session
-        finally:
-            session.close()
+            yield
+        except Exception as e:
+            context, identifier = execution_context(), approval_waited_for(e)
+            if context is None or identifier is None:
+                raise
+            raise awaiting(identifier, self.gateway, self.identity_token, context) from e
 
     def _sqlalchemy_connection(self, raw: bool) -> Iterator[Any]:
         config = self._resolved_config_dict

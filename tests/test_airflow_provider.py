@@ -83,7 +83,7 @@ def test_airflow_finds_the_connection_type_and_its_form() -> None:
 
     manager = ProvidersManager()
     fields = {f.split("__")[-1] for f in manager.connection_form_widgets if "hoop_snowflake" in f}
-    assert fields == {"token_file", "token_env", "database", "role", "warehouse"}
+    assert fields == {"token_file", "token_env", "database", "role", "warehouse", "airflow"}
     assert "login" in manager.field_behaviours["hoop_snowflake"]["hidden_fields"]
 
 

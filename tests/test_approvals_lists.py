@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hoop_core.approvals import desk as desk_module
+from hoop_core.approvals import moves
 from hoop_core.approvals.binding import digest
+from hoop_core.approvals.book import Wanted
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog
@@ -65,25 +66,25 @@ def ask(
 def test_the_requests_of_others_push_nothing_out_of_a_persons_list(desk: ApprovalDesk) -> None:
     mine = ask(desk, AGENT, 0)
     theirs = [ask(desk, EVE, n, approvers=("others",)) for n in range(6)]
-    assert [a.id for a in desk.list(seen_by=AGENT, limit=3)] == [mine]
-    assert [a.id for a in desk.list(seen_by=ANN, limit=3)] == [mine]
-    assert [a.id for a in desk.list(seen_by=EVE)] == theirs[::-1]
-    assert desk.list(seen_by=person("nobody")) == []
+    assert [a.id for a in desk.list(Wanted(seen_by=AGENT, limit=3))] == [mine]
+    assert [a.id for a in desk.list(Wanted(seen_by=ANN, limit=3))] == [mine]
+    assert [a.id for a in desk.list(Wanted(seen_by=EVE))] == theirs[::-1]
+    assert desk.list(Wanted(seen_by=person("nobody"))) == []
     assert len(desk.list()) == 7
 
 
 def test_a_group_is_compared_as_a_whole_and_as_it_is_written(desk: ApprovalDesk) -> None:
     odd = 'own"ers, Zoë%'
     asked = ask(desk, AGENT, 0, approvers=("first", odd))
-    assert [a.id for a in desk.list(seen_by=person("p", odd))] == [asked]
+    assert [a.id for a in desk.list(Wanted(seen_by=person("p", odd)))] == [asked]
     for near in ('own"ers', "Zoë%", "FIRST", "firs", "first,", "%"):
-        assert desk.list(seen_by=person("p", near)) == []
+        assert desk.list(Wanted(seen_by=person("p", near))) == []
 
 
 def test_those_that_wait_come_oldest_first_and_none_is_pushed_out(desk: ApprovalDesk) -> None:
     asked = [ask(desk, AGENT, n) for n in range(4)]
-    assert [a.id for a in desk.list(PENDING, seen_by=ANN, limit=2)] == asked[:2]
-    assert [a.id for a in desk.list(seen_by=ANN, limit=2)] == asked[:1:-1]
+    assert [a.id for a in desk.list(Wanted(status=PENDING, seen_by=ANN, limit=2))] == asked[:2]
+    assert [a.id for a in desk.list(Wanted(seen_by=ANN, limit=2))] == asked[:1:-1]
 
 
 def test_a_run_finds_its_own_request_behind_any_number_of_others(desk: ApprovalDesk) -> None:
@@ -91,14 +92,14 @@ def test_a_run_finds_its_own_request_behind_any_number_of_others(desk: ApprovalD
     for n in range(1, 5):
         ask(desk, AGENT, n)
     for run, found in (({"dag_id": "it's mine"}, [mine]), ({"dag_id": "it"}, [])):
-        assert [a.id for a in desk.list(seen_by=AGENT, run=run, limit=2)] == found
-    assert desk.list(seen_by=AGENT, run={"task_id": "d"}) == []
+        assert [a.id for a in desk.list(Wanted(seen_by=AGENT, run=run, limit=2))] == found
+    assert desk.list(Wanted(seen_by=AGENT, run={"task_id": "d"})) == []
 
 
 def test_one_requester_may_have_so_many_that_wait_and_others_are_free(
     desk: ApprovalDesk, log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "MOST_PENDING", 3)
+    monkeypatch.setattr(moves, "MOST_PENDING", 3)
     first, *_ = [ask(desk, EVE, n) for n in range(3)]
     before = len(list(log.entries()))
     with pytest.raises(ApprovalRefused, match="3 unanswered requests for approval"):
@@ -112,15 +113,15 @@ def test_one_requester_may_have_so_many_that_wait_and_others_are_free(
 
 
 def test_the_limits_are_what_the_documentation_says() -> None:
-    assert (desk_module.MOST_PENDING, desk_module.MOST_STANDING) == (200, 20)
+    assert (moves.MOST_PENDING, moves.MOST_STANDING) == (200, 20)
 
 
 @pytest.mark.parametrize("scope", [None, "standing"])
 def test_those_who_ask_at_the_same_moment_get_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str | None
 ) -> None:
-    monkeypatch.setattr(desk_module, "MOST_PENDING", 4)
-    monkeypatch.setattr(desk_module, "MOST_STANDING", 4)
+    monkeypatch.setattr(moves, "MOST_PENDING", 4)
+    monkeypatch.setattr(moves, "MOST_STANDING", 4)
     store = Store(f"sqlite:///{tmp_path / 'own.db'}", busy_seconds=30)
     store.migrate()
     desk = ApprovalDesk(store, AuditLog(store, load_or_create_key(tmp_path / "k", "t/log")))
@@ -142,7 +143,7 @@ def test_those_who_ask_at_the_same_moment_get_no_further(
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(desk.list(PENDING)) == 4
+    assert len(desk.list(Wanted(status=PENDING))) == 4
     assert len(refused) == 8
     store.close()
 
@@ -151,6 +152,6 @@ def test_a_nul_in_one_question_keeps_nobody_from_the_others(desk: ApprovalDesk) 
     odd = ask(desk, EVE, 0, dag="other\x00")
     plain = ask(desk, AGENT, 1, dag=r"\u0000")
     mine = ask(desk, AGENT, 2)
-    assert [a.id for a in desk.list(run={"dag_id": "d"})] == [mine]
-    assert desk.list(run={"dag_id": "\x00"}) == []
+    assert [a.id for a in desk.list(Wanted(run={"dag_id": "d"}))] == [mine]
+    assert desk.list(Wanted(run={"dag_id": "\x00"})) == []
     assert {a.id for a in desk.list()} == {odd, plain, mine}

@@ -20,7 +20,7 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.errors import IdentityError
 from hoop_core.identity.throttle import Throttle, neighbourhood
 from hoop_core.server.app import Gateway
-from hoop_core.signin.refusals import SignInRefusals
+from hoop_core.signin.refusals import Refusals
 from hoop_core.store import Store
 from hoop_core.store.sign_ins import Journeys, SeenTokens
 from hoop_core.web import api as api_module
@@ -393,7 +393,7 @@ def test_a_customers_whole_network_counts_as_one(address: str | None, counted: s
 
 def test_a_flood_of_refusals_is_counted_each_minute(log: AuditLog) -> None:
     clock = Clock()
-    refusals = SignInRefusals(log, per_minute=2, clock=clock)
+    refusals = Refusals(log, per_minute=2, clock=clock)
 
     async def flood() -> None:
         for _ in range(3):

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from hoop_core.approvals import desk as desk_module
 from hoop_core.approvals.approval import Approval
+from hoop_core.approvals.book import Wanted
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import ExceptionBinding, InForce, question, scope_of
 from hoop_core.approvals.standing import StandingGrants
@@ -514,7 +515,7 @@ def test_nobody_is_asked_without_end(log: AuditLog, desk: ApprovalDesk) -> None:
 
     with pytest.raises(ApprovalRefused, match="20 unanswered"):
         asyncio.run(flood())
-    assert len(desk.list(ApprovalStatus.PENDING)) == 20
+    assert len(desk.list(Wanted(status=ApprovalStatus.PENDING))) == 20
     assert [e.kind for e in log.entries()][-1] == "approval.request_refused"
 
 

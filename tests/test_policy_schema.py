@@ -14,7 +14,12 @@ from hoop_core.masking.masks import MaskName
 from hoop_core.policy.file import parse_policy
 from hoop_core.policy.schema import json_schema
 
+
 # a document with an unknown key at each place where the schema is closed
+def _rule(terms: str) -> str:
+    return f"rules: [{{name: n, then: require_approval, approval: {{approvers: [a], {terms}}}}}]"
+
+
 PROBES = {
     "": "zzzz: 1",
     "roles": "roles: [{zzzz: 1}]",
@@ -27,6 +32,9 @@ PROBES = {
     "recordings": "recordings: [{zzzz: 1}]",
     "rules": "rules: [{zzzz: 1}]",
     "rules.approval": "rules: [{name: n, then: require_approval, approval: {zzzz: 1}}]",
+    "rules.approval.windows": _rule("windows: [{zzzz: 1}]"),
+    "rules.approval.break_glass": _rule("break_glass: {zzzz: 1}"),
+    "rules.approval.standing": _rule("standing: {zzzz: 1}"),
     "cases": "cases: [{zzzz: 1}]",
     "cases.run": "cases: [{name: n, sql: s, expect: deny, run: {zzzz: 1}}]",
 }
@@ -88,6 +96,9 @@ row_filters:
   - {table: "A.B.*", where: "R IN ({claims.regions}) OR O = {identity.subject}", groups: [a], except_groups: [b]}
 rules:
   - {name: r, reads: ["A.B.*"], then: allow}
+  - {name: a, then: require_approval, approval: {approvers: [b], quorum: 2, pending_for: 1h, valid_for: 1h,
+     windows: [{days: [mon], from: "22:00", to: "06:00", timezone: UTC}, {from: "00:00", to: "00:00", timezone: UTC}],
+     break_glass: {groups: [c], valid_for: 5m}, standing: {longest: 30d, rows_at_most: 0}}}
 cases:
   - {name: c, sql: SELECT 1, groups: [], subject: s, claims: {regions: [EU, US], one: x}, database: A, schema: B,
      run: {orchestrator: airflow, dag_id: d}, at: "2026-03-02T10:00:00Z", expect: allow, reason: GRANTED,

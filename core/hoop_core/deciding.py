@@ -93,6 +93,7 @@ class Decider:
             parameters_sha256=parameters_digest(request.bindings, staged),
             policy_digest=policy.digest,
             catalog_digest=judged.catalog_digest,
+            found_digest=judged.found_digest,
             run=session.run,
             settings=settings,
             account=session.account,

@@ -8,6 +8,7 @@
     │   ├── StatementRefused       the text cannot be analysed, or never is allowed
     │   ├── PolicyDenied           the policy says no
     │   ├── ApprovalRefused        a human said no, or nobody answered in time
+    │   │   └── ApprovalPending    nobody has answered yet, and the client does not want to wait
     │   ├── ResultBlocked          a detector found what the policy lets nobody see
     │   ├── Cancelled              the client took the statement back
     │   └── NotServed              an endpoint or an operation that Hoop does not offer
@@ -34,6 +35,7 @@ from typing import Any
 
 __all__ = [
     "AnalysisUnavailable",
+    "ApprovalPending",
     "ApprovalRefused",
     "Cancelled",
     "ConfigError",
@@ -124,6 +126,20 @@ class PolicyDenied(Refused):
 
 class ApprovalRefused(Refused):
     reason = "APPROVAL"
+
+
+class ApprovalPending(ApprovalRefused):
+    """errno 99300, which Snowflake does not use: drivers pass it on, and clients know it by that."""
+
+    errno, reason = 99300, "APPROVAL_PENDING"
+
+    def __init__(self, approval: str, approvers: tuple[str, ...]) -> None:
+        self.approval = approval
+        super().__init__(
+            f"This statement was not run: it waits for the approval {approval} by "
+            f"{', '.join(approvers)}.",
+            "Run it again in the same run once it is approved.",
+        )
 
 
 class ResultBlocked(Refused):

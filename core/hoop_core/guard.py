@@ -4,7 +4,7 @@
      2 parse        the text is understood, or refused                       deciding.py, analysts/, sql/
      3 policy       allow, ask a human, or deny                              deciding.py, judge.py, policy/
      6 mask         the text that will run, rewritten and verified           judge.py, masking/
-     4 approval     humans answer for exactly that text                      approvals/
+     4 approval     humans answer for exactly that text                      asking.py, approvals/
      5 credential   a Snowflake user is minted for the session               credentials/
      7 intent       what is about to run is durable in the log               audit/log.py
      8 Snowflake    exactly that text runs                                   delivery.py
@@ -17,7 +17,6 @@ Masking comes before approval because the humans sign the text that will run (I2
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from hoop_core.analysts.pool import Analysts
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import used_by
-from hoop_core.approvals.waiting import WaitingRoom
+from hoop_core.asking import Asking, Use, Wish
 from hoop_core.audit.log import AuditLog
 from hoop_core.deciding import Decider
 from hoop_core.delivery import Delivery
@@ -43,7 +42,6 @@ from hoop_core.errors import (
 )
 from hoop_core.loads.staged import begun
 from hoop_core.model import (
-    ApprovalStatus,
     Identity,
     Json,
     Kind,
@@ -53,26 +51,21 @@ from hoop_core.model import (
 from hoop_core.plan import INVALID_IDENTIFIER, Delivered, Plan, as_hoop_error
 from hoop_core.policy.engine import STAGING, kinds_granted
 from hoop_core.policy.model import Policy
-from hoop_core.racing import unless_abandoned
 from hoop_core.records import (
     asked_json,
-    bound_values,
     decision_json,
     error_json,
-    person_json,
-    run_json,
     sha256,
     statement_json,
-    used_first,
 )
-from hoop_core.session.guarded import GuardedSession, QueryRequest, Stage, meaning_of
+from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.live_catalog import Catalogs
 from hoop_core.telemetry import gate, in_gate, statement, told
 
 _log = structlog.get_logger(__name__)
-_MOST_ASKED = 256 << 10
-"""Of bound values in one question. All that are open stand in one list, and each of them in the log."""
+Granted = Approval | Use | None
+"""What lets a statement run that people have to approve."""
 
 
 @dataclass(slots=True)
@@ -82,7 +75,7 @@ class Guard:
     policy: Policy
     catalog: Catalogs
     desk: ApprovalDesk
-    waiting: WaitingRoom
+    asking: Asking
     log: AuditLog
     delivery: Delivery
     analysts: Analysts
@@ -198,7 +191,7 @@ class Guard:
     @gate("approval")
     async def _approval(
         self, session: GuardedSession, request: QueryRequest, plan: Plan
-    ) -> tuple[Plan, Approval | None]:
+    ) -> tuple[Plan, Granted]:
         """Wait for humans where the policy asks for them; afterwards decide anew.
 
         A policy or a table that changed during the wait makes another binding: asked again.
@@ -211,47 +204,18 @@ class Guard:
                     "This statement needs an approval, so it cannot be described beforehand.",
                     "Run it: it will wait for the approvers.",
                 )
-            approval = await self.ask(session, request, plan)
-            request.progress.stage = Stage.HELD
-            if approval.status is not ApprovalStatus.APPROVED:
-                await unless_abandoned(request.abandoned, self.waiting.until_approved(approval.id))
-            request.progress.stage = Stage.DECIDED
+            plan, use = await self.asking.standing(self.run, session, request, plan)
+            if use is not None:
+                await self.asking.opened(session, request, plan, use.grant)
+                return plan, use
+            approval = await self.asking.ask(self.run, session, request, plan)
+            await self.asking.approved(session, request, approval)
+            await self.asking.opened(session, request, plan, approval)
             again = await self._decide(session, request)
             if again.binding.digest == approval.binding:
                 return again, approval
             plan = again
         return plan, None
-
-    async def ask(self, session: GuardedSession, request: QueryRequest, plan: Plan) -> Approval:
-        terms = plan.verdict.decision.approval
-        if terms is None:
-            raise PolicyDenied("The policy asks for an approval but names no approvers.")
-        parameters = bound_values(request.bindings)
-        if len(json.dumps(parameters)) > _MOST_ASKED:
-            raise ApprovalRefused(
-                "This statement needs an approval, and binds more values than people could look at: at most "
-                f"{_MOST_ASKED} characters of them are put before approvers.",
-                "Send fewer at a time, or load them from a file, of which approvers see size and SHA-256.",
-                reason="APPROVAL_TOO_LARGE",
-            )
-        decided = decision_json(plan.verdict.decision)
-        question = {
-            "requester": person_json(session.identity),
-            "session_id": session.id,
-            "run": run_json(session.run),
-            "snowflake_role": session.role.snowflake_role,
-            "parameters": parameters,
-            "staged": plan.staged.as_json(),
-            "settings": dict(plan.binding.settings),
-            "sql": request.sql,
-            "rewritten": plan.verdict.rewritten,
-            **statement_json(plan.verdict),
-            **decided,
-            "masked": used_first(decided["masked"], plan.verdict),
-        }
-        return await asyncio.to_thread(
-            self.desk.ask, plan.binding, terms, question, session_id=session.id
-        )
 
     async def shown_again(
         self, session: GuardedSession, delivered: Delivered, kind: str, entry: Json
@@ -287,7 +251,8 @@ class Guard:
             await asyncio.to_thread(self.desk.still_standing, delivered.exceptions)
 
     async def ask_ahead(self, session: GuardedSession, request: QueryRequest) -> Approval | None:
-        """Ask for a statement that will be run later; None when it needs no approval.
+        """Ask for a statement that will be run later; None when it needs no approval. A standing approval that
+        it may run under is an answer, too.
 
         Raises StatementRefused, PolicyDenied or ApprovalRefused, which are in the log.
         """
@@ -295,10 +260,31 @@ class Guard:
             plan = await self._decide(session, request)
             if plan.verdict.decision.outcome is Outcome.ALLOW:
                 return None
-            return await self.ask(session, request, plan)
+            plan, use = await self.asking.standing(self.run, session, request, plan)
+            if use is not None:
+                return use.grant
+            return await self.asking.ask(self.run, session, request, plan)
         except HoopError as e:
             await self._refused(session, request, e)
             raise
+        finally:
+            self.asking.foresight.release(session)
+
+    async def ask_standing(
+        self, session: GuardedSession, request: QueryRequest, wanted: Wish
+    ) -> Approval:
+        """Ask for all statements that fit a template, of which the request is a sample.
+
+        Raises BadRequest, StatementRefused, PolicyDenied or ApprovalRefused, which are in the log.
+        """
+        try:
+            plan = await self._decide(session, request)
+            return await self.asking.ask_standing(self.run, session, request, plan, wanted)
+        except HoopError as e:
+            await self._refused(session, request, e)
+            raise
+        finally:
+            self.asking.foresight.release(session)
 
     # ------------------------------------------------------------------ 7
 
@@ -308,13 +294,15 @@ class Guard:
         session: GuardedSession,
         request: QueryRequest,
         plan: Plan,
-        grant: Approval | None,
+        granted: Granted,
         user: str,
     ) -> int:
         """Make durable what is about to run (I1); in the same transaction a grant is used up (I5), and the
         exceptions that the text rests on still hold.
         """
         exceptions = used_by(plan.verdict.decision)
+        use = granted if isinstance(granted, Use) else None
+        grant = granted.grant if isinstance(granted, Use) else granted
         entry = {
             **asked_json(session, request),
             **statement_json(plan.verdict),
@@ -322,13 +310,16 @@ class Guard:
             "executed": plan.text,
             "executed_sha256": sha256(plan.text),
             "approval": grant.id if grant else None,
+            **({"standing": use.as_json()} if use else {}),
             "exceptions": list(exceptions),
             "staged": plan.staged.as_json(),
             "snowflake_user": user,
         }
 
         def write(connection: Connection) -> Json:
-            if grant is not None:
+            if use is not None:
+                self.desk.use_standing(connection, use.grant.id, use.grant.scope or "")
+            elif grant is not None:
                 self.desk.consume(connection, grant.id, plan.binding)
             if exceptions:
                 self.desk.check_standing(connection, exceptions)

@@ -10,6 +10,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+from hoop_core.windows import Window
+
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*\Z")
 
 
@@ -205,6 +207,22 @@ class FilteredTable:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakGlass:
+    """Who may let a statement run in an emergency, alone, and for how long that holds."""
+
+    groups: tuple[str, ...]
+    valid_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class StandingTerms:
+    """That a statement may be approved once for many runs: for how long at most, and of how many rows."""
+
+    longest: timedelta
+    rows_at_most: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalTerms:
     """Who must answer, how many distinct persons, and for how long question and grant live."""
 
@@ -212,6 +230,10 @@ class ApprovalTerms:
     quorum: int
     pending_for: timedelta
     valid_for: timedelta
+    windows: tuple[Window, ...] = ()
+    """When what was approved may run: in all of them at once; none: at any time."""
+    break_glass: BreakGlass | None = None
+    standing: StandingTerms | None = None
 
 
 class ApprovalStatus(StrEnum):
@@ -223,6 +245,7 @@ class ApprovalStatus(StrEnum):
     EXPIRED = "expired"
     CONSUMED = "consumed"
     REVOKED = "revoked"  # a standing grant that was ended before its time
+    WITHDRAWN = "withdrawn"  # taken back by whoever asked
 
 
 class AnswerVerdict(StrEnum):

@@ -66,6 +66,7 @@ def asked_json(session: GuardedSession, request: QueryRequest) -> Json:
         "autocommit": str(session.parameters.get("AUTOCOMMIT", True)).lower(),
         "parameters_sha256": digest(request.bindings) if request.bindings else None,
         "describe_only": request.describe_only,
+        **({"counted_for": request.counted_for} if request.counted_for else {}),
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 from airflow.sdk.log import mask_secret
 
+from hoop_airflow.connection import CONN_TYPE, checked, gateway_of, token_of
 from hoop_airflow.context import current_run
 from hoop_core.client import (
     GatewayAddress,
@@ -21,11 +22,9 @@ from hoop_core.client import (
     TokenSource,
     connection_parameters,
     open_connection,
-    resolve_gateway,
     snowpark_session,
     sqlalchemy_engine,
     sqlalchemy_url,
-    token_source,
 )
 from hoop_core.errors import ConfigError
 
@@ -51,7 +50,7 @@ class HoopSnowflakeHook(SnowflakeHook):
 
     conn_name_attr = "snowflake_conn_id"
     default_conn_name = "hoop_default"
-    conn_type = "hoop_snowflake"
+    conn_type = CONN_TYPE
     hook_name = "Snowflake through Hoop"
 
     def __init__(self, *args: Any, purpose: str | None = None, **kwargs: Any) -> None:
@@ -62,36 +61,23 @@ class HoopSnowflakeHook(SnowflakeHook):
     def _hoop(self) -> Connection:
         """The connection. Raises ConfigError when it is of another type: then its host is not Hoop, and
         its password would go there as an identity token."""
-        connection: Connection = self.connection
-        if connection.conn_type != self.conn_type:
-            raise ConfigError(
-                f"The connection {self.get_conn_id()} is of the type {connection.conn_type!r}.",
-                f"Make one of the type {self.conn_type}, with Hoop's address as its host.",
-            )
+        connection: Connection = checked(self.connection)
         return connection
 
     @cached_property
     def gateway(self) -> GatewayAddress:
         """Hoop's address as the connection gives it."""
-        connection = self._hoop
-        host = (connection.host or "").strip()
-        if not host:
-            return resolve_gateway()
-        if "://" not in host:
-            host = f"{connection.extra_dejson.get('protocol') or 'https'}://{host}"
-        if connection.port:
-            host = f"{host.rstrip('/')}:{connection.port}"
-        return GatewayAddress.parse(host)
+        return gateway_of(self._hoop)
 
     @cached_property
     def identity_token(self) -> TokenSource:
         """Where this job's own token comes from. Its text is taken fresh for each connection."""
-        extra = self._hoop.extra_dejson
-        return token_source(
-            self._hoop.password or None,
-            env=extra.get("token_env") or None,
-            file=extra.get("token_file") or None,
-        )
+        return token_of(self._hoop)
+
+    @property
+    def airflow_name(self) -> str | None:
+        """What Hoop's settings call this Airflow; needed where they know several."""
+        return self._hoop.extra_dejson.get("airflow") or None
 
     def client(self) -> HoopClient:
         """Hoop's REST API as this job. Close it after use."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from hoop_core.model import Identity, NameContext, RunContext, TableName, Verdict
+from hoop_core.model import Identity, Kind, NameContext, RunContext, TableName, Verdict
 from hoop_core.policy.model import Policy
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.limits import DEFAULT, Limits
 
+_MAKES = {Kind.CREATE_TABLE, Kind.CREATE_TABLE_AS}
 Snapshot = Callable[[tuple[TableName, ...]], Awaitable[Catalog]]
 Objects = Mapping[TableName, CatalogObject | None]
 
@@ -56,9 +57,14 @@ class Judged:
     """Every object that the analysis had to know, those inside views included."""
     catalog_digest: str
     """SHA-256 (hex) of what there was of them."""
+    found_digest: str
+    """The same without the tables that the statement makes itself: those are there from its first run on."""
 
 
 def judged(verdict: Verdict, objects: Objects) -> Judged:
     wanted = tuple(objects)
     catalog = Catalog.of({t: o for t, o in objects.items() if o is not None})
-    return Judged(verdict, wanted, catalog.digest(wanted))
+    statement = verdict.statement
+    made = statement.writes if statement and statement.kind in _MAKES else ()
+    found = tuple(t for t in wanted if t not in made)
+    return Judged(verdict, wanted, catalog.digest(wanted), catalog.digest(found))

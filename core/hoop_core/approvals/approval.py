@@ -1,12 +1,13 @@
-"""A question as approvers see it, and the rules of who may answer it or take it back."""
+"""A question as approvers see it, and the rules of who may answer it, take it back or end what came of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from hoop_core.errors import ApprovalRefused, Refused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json
+from hoop_core.windows import Window, are_open, next_opening
 
 OPEN = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED)
 
@@ -30,16 +31,35 @@ class Approval:
     valid_until: datetime | None
     consumed_at: datetime | None
     revocation: Json | None = None
+    """Who took it back or ended it, and why."""
+    impact: Json | None = None
+    """What it would do, as far as that could be counted (impact.py)."""
+    break_glass: Json | None = None
+    """`groups` of whom one person alone may let it run in an emergency."""
+    emergency: Json | None = None
+    """Who did, why and when; `review` says who looked at that afterwards."""
+    review_open: bool = False
+    uses: int = 0
+    """Of a standing approval."""
 
     @property
     def kind(self) -> str | None:
-        """The kind of the statement, or `masking_exception`."""
+        """The kind of the statement, or `masking_exception` or `standing_approval`."""
         return self.body.get("kind")
 
     @property
     def actors(self) -> tuple[str, ...]:
         """Keys of those who acted for the requester when the question was asked."""
         return tuple(self.body.get("actors", ()))
+
+    def _opens_at(self) -> str | None:
+        """When the windows of what is approved open, where they are not open now: to run it before is in vain."""
+        windows = [Window.from_json(w) for w in self.body.get("windows") or ()]
+        now = datetime.now(UTC)
+        if self.status is not ApprovalStatus.APPROVED or are_open(windows, now):
+            return None
+        opening = next_opening(windows, now)
+        return opening.isoformat() if opening else None
 
     def as_json(self) -> Json:
         times = {
@@ -56,6 +76,11 @@ class Approval:
             "quorum": self.quorum,
             "answers": list(self.answers),
             "revocation": self.revocation,
+            "impact": self.impact,
+            "break_glass": self.break_glass,
+            "emergency": self.emergency,
+            "uses": self.uses,
+            "opens_at": self._opens_at(),
             **{k: v.isoformat() if v else None for k, v in times.items()},
         }
 
@@ -73,27 +98,9 @@ def check_answer(
     approval: Approval, approver: Identity, verdict: AnswerVerdict, reason: str
 ) -> None:
     """Raises ApprovalRefused unless this person may give this answer now."""
-    if approver.key == approval.requester_key:
-        raise ApprovalRefused(
-            "Nobody may answer their own request.", "Another person of the group must answer."
-        )
-    if approver.key in approval.actors:
-        raise ApprovalRefused(
-            "Nobody may answer what they asked for on behalf of somebody else.",
-            "Another person of the group must answer.",
-        )
-    if approver.actors:
-        raise ApprovalRefused(
-            "An answer has to come from the person, and not from somebody who acts for them.",
-            "Sign in yourself, without a token that was exchanged (its claim `act`).",
-        )
-    if not set(approver.groups) & set(approval.approvers):
-        raise ApprovalRefused(
-            f"{approver.name} is in none of the groups that may answer.",
-            f"Ask somebody of: {', '.join(approval.approvers)}.",
-        )
-    if not reason.strip():
-        raise ApprovalRefused("An answer needs a reason.", "Say in a sentence why.")
+    _check_other_person(approval, approver)
+    _check_group(approver, approval.approvers)
+    _check_reason(reason, "An answer")
     if approval.status not in OPEN:
         raise ApprovalRefused(f"This request is {approval.status} already.")
     rejecting = verdict is AnswerVerdict.REJECT
@@ -103,19 +110,91 @@ def check_answer(
         raise ApprovalRefused("You have answered this request already.")
 
 
+def check_break_glass(approval: Approval, who: Identity, reason: str) -> None:
+    """Raises ApprovalRefused unless this person alone may let it run now."""
+    groups = tuple((approval.break_glass or {}).get("groups", ()))
+    if not groups:
+        raise ApprovalRefused(
+            "The policy lets nobody break the glass for this request.",
+            f"Ask somebody of: {', '.join(approval.approvers)}.",
+        )
+    _check_other_person(approval, who)
+    _check_group(who, groups)
+    _check_reason(reason, "Breaking the glass")
+    if approval.status is not ApprovalStatus.PENDING:
+        raise ApprovalRefused(f"This request is {approval.status} already.")
+
+
+def check_review(approval: Approval, who: Identity, reason: str) -> None:
+    """Raises ApprovalRefused unless this person may close the review of an emergency now."""
+    if approval.emergency is None:
+        raise ApprovalRefused("Nobody broke the glass for this request.")
+    if not approval.review_open:
+        raise ApprovalRefused("This emergency was reviewed already.")
+    if who.key == key_of(approval.emergency["by"]):
+        raise ApprovalRefused(
+            "Who broke the glass cannot review that.", "Another person of the group must."
+        )
+    _check_other_person(approval, who)
+    _check_group(who, approval.approvers)
+    _check_reason(reason, "A review")
+
+
+def check_withdrawal(approval: Approval, who: Identity, reason: str) -> None:
+    """Raises ApprovalRefused unless this person may take the request back now."""
+    if who.key != approval.requester_key:
+        raise ApprovalRefused(
+            f"{who.name} did not ask for {approval.id}.",
+            "Who asked may withdraw a request; an approver may reject it.",
+        )
+    _check_reason(reason, "A withdrawal")
+    if approval.status not in OPEN:
+        raise ApprovalRefused(f"This request is {approval.status} already.")
+
+
 def check_revocation(approval: Approval, who: Identity, reason: str) -> None:
     """Raises ApprovalRefused unless this person may end this standing grant now."""
     if approval.scope is None:
         raise ApprovalRefused(
             f"{approval.id} is a request for one statement, which cannot be revoked.",
-            "An approver can reject it as long as the statement has not run.",
+            "Who asked can withdraw it, and an approver reject it, as long as it has not run.",
         )
     if who.key != approval.requester_key and not set(who.groups) & set(approval.approvers):
         raise ApprovalRefused(
             f"{who.name} neither asked for {approval.id} nor may answer it.",
             f"Ask somebody of: {', '.join(approval.approvers)}.",
         )
-    if not reason.strip():
-        raise ApprovalRefused("A revocation needs a reason.", "Say in a sentence why.")
+    _check_reason(reason, "A revocation")
     if approval.status not in OPEN:
         raise ApprovalRefused(f"{approval.id} is {approval.status} already.")
+
+
+def _check_other_person(approval: Approval, who: Identity) -> None:
+    """Four eyes: neither who asked, nor who acted for them, nor a program in somebody's name."""
+    if who.key == approval.requester_key:
+        raise ApprovalRefused(
+            "Nobody may answer their own request.", "Another person of the group must answer."
+        )
+    if who.key in approval.actors:
+        raise ApprovalRefused(
+            "Nobody may answer what they asked for on behalf of somebody else.",
+            "Another person of the group must answer.",
+        )
+    if who.actors:
+        raise ApprovalRefused(
+            "An answer has to come from the person, and not from somebody who acts for them.",
+            "Sign in yourself, without a token that was exchanged (its claim `act`).",
+        )
+
+
+def _check_group(who: Identity, groups: tuple[str, ...]) -> None:
+    if not set(who.groups) & set(groups):
+        raise ApprovalRefused(
+            f"{who.name} is in none of the groups that may answer.",
+            f"Ask somebody of: {', '.join(groups)}.",
+        )
+
+
+def _check_reason(reason: str, what: str) -> None:
+    if not reason.strip():
+        raise ApprovalRefused(f"{what} needs a reason.", "Say in a sentence why.")

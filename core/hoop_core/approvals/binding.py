@@ -17,11 +17,18 @@ _RUN_FIELDS = {
 }
 
 
+# A run that goes on where an earlier one ended has an id of its own: the first one of them counts.
+_ROOTS = {"dagster": {"job_name": "root_job_name", "run_id": "root_run_id"}}
+
+
 def run_key(run: RunContext) -> dict[str, str]:
     """The part of the run context that a grant is bound to."""
     unbound = {"try_number", "purpose"}
     chosen = _RUN_FIELDS.get(run.orchestrator) or sorted(set(run.fields) - unbound)
-    return {"orchestrator": run.orchestrator} | {k: run.fields.get(k, "") for k in chosen}
+    roots, fields = _ROOTS.get(run.orchestrator, {}), run.fields
+    return {"orchestrator": run.orchestrator} | {
+        k: fields.get(roots.get(k, k)) or fields.get(k, "") for k in chosen
+    }
 
 
 def digest(value: Any) -> str:
@@ -56,6 +63,8 @@ class Binding:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Session and statement parameters that change what the text means (formats, time zone)."""
     account: str = ""
+    found_digest: str = ""
+    """What a standing approval is bound to in place of `catalog_digest` (`analysts.question.Judged`)."""
 
     @property
     def scope(self) -> None:

@@ -98,6 +98,7 @@ def question(bound: ExceptionBinding, requester: Json, reason: str, offered: Off
         "requester": requester,
         "session_id": None,
         "run": {"orchestrator": "", "fields": {}},
+        "account": bound.account,
         "snowflake_role": bound.role.snowflake_role,
         "columns": [str(c) for c in bound.columns],
         "seconds": int(bound.span.total_seconds()),

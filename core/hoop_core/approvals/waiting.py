@@ -49,6 +49,13 @@ class WaitingRoom:
                 "in time.",
                 "Run the statement again to ask anew.",
             )
+        if status in (ApprovalStatus.WITHDRAWN, ApprovalStatus.REVOKED):
+            ended = approval.revocation or {}
+            by = (ended.get("by") or {}).get("name", "somebody")
+            raise ApprovalRefused(
+                f"The request {identifier} was {status} by {by}: {ended.get('reason', '')}.",
+                "Run the statement again to ask anew.",
+            )
         raise ApprovalRefused(
             f"The grant of {identifier} was used up by another run of the same statement.",
             "Run the statement again to ask anew.",

@@ -15,7 +15,14 @@ from rich.text import Text
 
 from hoop_core.cli.output import AsJson, detailed, emit, failing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
-from hoop_core.client import MASKING_EXCEPTION, AnswerVerdict, Approval, ApprovalStatus, Person
+from hoop_core.client import (
+    MASKING_EXCEPTION,
+    STANDING_APPROVAL,
+    AnswerVerdict,
+    Approval,
+    ApprovalStatus,
+    Person,
+)
 from hoop_core.spans import in_words
 
 app = typer.Typer(
@@ -105,6 +112,49 @@ def reject(
     _answer(approval_id, AnswerVerdict.REJECT, reason, url, token_env, as_json)
 
 
+@app.command()
+def withdraw(
+    approval_id: Identifier,
+    reason: Reason,
+    url: Url = None,
+    token_env: TokenEnv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what you asked for."""
+    with failing(as_json), client(url, token_env) as hoop:
+        moved = hoop.withdraw(approval_id, reason)
+    emit(as_json, as_plain(moved), Text(f"{moved.id} is {moved.status}."))
+
+
+@app.command("break-glass")
+def break_glass(
+    approval_id: Identifier,
+    reason: Reason,
+    url: Url = None,
+    token_env: TokenEnv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a request run in an emergency, alone. It is flagged until somebody else has reviewed it."""
+    with failing(as_json), client(url, token_env) as hoop:
+        moved = hoop.break_glass(approval_id, reason)
+    said = f"{moved.id} is {moved.status} in an emergency, until {moved.valid_until:%H:%M} UTC. Its review is open."
+    emit(as_json, as_plain(moved), Text(said))
+
+
+@app.command()
+def review(
+    approval_id: Identifier,
+    reason: Reason,
+    url: Url = None,
+    token_env: TokenEnv = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close the review of an emergency that somebody else declared."""
+    with failing(as_json), client(url, token_env) as hoop:
+        moved = hoop.review(approval_id, reason)
+    emit(as_json, as_plain(moved), Text(f"The review of {moved.id} is closed."))
+
+
 def _answer(  # noqa: PLR0917 - typer's own order
     approval_id: str,
     verdict: AnswerVerdict,
@@ -139,14 +189,23 @@ def as_plain(approval: Approval) -> dict[str, Any]:
 
 def state(approval: Approval) -> str:
     """An exception of an earlier policy shows nothing, and no list must say otherwise."""
-    return f"{approval.status}, void: policy changed" if approval.void else str(approval.status)
+    if approval.void:
+        return f"{approval.status}, void: policy changed"
+    broken = approval.emergency
+    if broken is not None:
+        return f"{approval.status}, {'reviewed' if broken.review else 'emergency, review open'}"
+    return str(approval.status)
 
 
 def wanted(approval: Approval) -> str:
     """What it is about, in a few words."""
     if approval.kind == MASKING_EXCEPTION:
         return f"see {', '.join(approval.columns)} for {_span(approval)}"
-    return f"{approval.kind} {' '.join(approval.writes)}".strip()
+    what = f"{approval.kind} {' '.join(approval.writes)}".strip()
+    if approval.kind == STANDING_APPROVAL:
+        return f"{what}, used {approval.uses} times"
+    rows = approval.impact.rows if approval.impact else None
+    return what if rows is None else f"{what}, {rows:,} rows"
 
 
 def _span(approval: Approval) -> str:
@@ -190,7 +249,42 @@ def _about(approval: Approval) -> dict[str, str]:
         "parameters": str(list(approval.parameters)) if approval.parameters else "-",
         "settings": settings or "-",
         **({"files": _staged(approval)} if approval.staged else {}),
+        **_foreseen(approval),
+        **_bounded(approval),
     }
+
+
+def _foreseen(approval: Approval) -> dict[str, str]:
+    """What it would do, and how that could be undone."""
+    impact = approval.impact
+    if impact is None:
+        return {}
+    counted = (
+        f"{impact.rows:,} {impact.what}"
+        if impact.rows is not None
+        else f"not counted: {impact.why}"
+    )
+    return {"impact": counted, **({"could be undone by": impact.restore} if impact.restore else {})}
+
+
+def _bounded(approval: Approval) -> dict[str, str]:
+    """What a standing approval lets through."""
+    rows: dict[str, str] = {}
+    if approval.windows:
+        rows["may run"] = " and ".join(approval.windows)
+    if approval.kind == STANDING_APPROVAL:
+        rows["for"] = f"{_span(approval)} from the last yes on, as {approval.snowflake_role}"
+        rows["schedule (as the client says)"] = " ".join(
+            f"{k}={v}" for k, v in approval.schedule.items()
+        )
+        rows["bounds"] = "\n".join(
+            f"{name}: {' '.join(f'{k}={v}' for k, v in limit.items())}"
+            for name, limit in approval.bounds.items()
+        )
+        rows["rows at most"] = f"{approval.rows_at_most:,}"
+        rows["used"] = str(approval.uses)
+        rows["because"] = approval.reason
+    return rows
 
 
 def _staged(approval: Approval) -> str:
@@ -222,7 +316,11 @@ def card(approval: Approval) -> Panel:
     if approval.valid_until:
         rows["until"] = f"{approval.valid_until:%Y-%m-%d %H:%M} UTC"
     if approval.revocation:
-        rows["revoked"] = f"{approval.revocation.by.name}: {approval.revocation.reason}"
+        rows[str(approval.status)] = f"{approval.revocation.by.name}: {approval.revocation.reason}"
+    if approval.emergency:
+        broken, seen = approval.emergency, approval.emergency.review
+        rows["broken glass"] = f"{broken.by.name}: {broken.reason}"
+        rows["review"] = f"{seen.by.name}: {seen.reason}" if seen else "open"
     for name, value in rows.items():
         facts.add_row(Text(name, style="dim"), plain(value))
     for given in approval.answers:
@@ -247,4 +345,5 @@ _TEXT_IS = {
     ApprovalStatus.REJECTED: "what would have run",
     ApprovalStatus.EXPIRED: "what would have run",
     ApprovalStatus.REVOKED: "what would have run",
+    ApprovalStatus.WITHDRAWN: "what would have run",
 }

@@ -202,6 +202,79 @@ class HoopClient:
             )
         )
 
+    def withdraw(self, approval_id: str, reason: str) -> Approval:
+        """Take our own request back. Raises ApprovalRefused when it is not ours, or used already."""
+        return self._moved("approvals", approval_id, "withdrawal", reason)
+
+    def break_glass(self, approval_id: str, reason: str) -> Approval:
+        """Let a pending request run in an emergency; somebody else has to review that afterwards.
+
+        Raises ApprovalRefused when the policy does not let us.
+        """
+        return self._moved("approvals", approval_id, "break-glass", reason)
+
+    def review(self, approval_id: str, reason: str) -> Approval:
+        """Close the review of an emergency. Raises ApprovalRefused when it is not ours to close."""
+        return self._moved("approvals", approval_id, "review", reason)
+
+    def request_standing_approval(
+        self,
+        template: str,
+        bounds: Mapping[str, Mapping[str, Any]],
+        sample: Mapping[str, Any],
+        *,
+        rows_at_most: int,
+        span: timedelta,
+        reason: str,
+        parameters: Sequence[Any] | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        role: str | None = None,
+        run: RunContext | None = None,
+        session_parameters: Mapping[str, Any] | None = None,
+    ) -> Approval:
+        """Ask that every statement which fits `template` within `bounds` may run for `span`.
+
+        `sample` has a value for each gap: approvers see what would run with it. `run` names the schedule that it
+        is for (dag_id and task_id, or job_name and step_key). Raises PolicyDenied when the policy offers none.
+        """
+        return parse_approval(
+            self._send(
+                "POST",
+                "standing-approvals",
+                {
+                    "template": template,
+                    "bounds": {name: dict(limit) for name, limit in bounds.items()},
+                    "sample": dict(sample),
+                    "parameters": None if parameters is None else list(parameters),
+                    "rows_at_most": rows_at_most,
+                    "seconds": int(span.total_seconds()),
+                    "reason": reason,
+                    "database": database,
+                    "schema": schema,
+                    "role": role,
+                    "context": hoop_context(run, None),
+                    "session_parameters": dict(session_parameters or {}),
+                },
+            )
+        )
+
+    def standing_approvals(
+        self, status: ApprovalStatus | str | None = None
+    ) -> tuple[Approval, ...]:
+        """The standing approvals that this identity asked for or may answer, newest first."""
+        query = {} if status is None else {"status": str(status)}
+        body = self._send("GET", "standing-approvals", query=query)
+        return tuple(parse_approval(a) for a in _items(body, "standing_approvals"))
+
+    def revoke_standing_approval(self, approval_id: str, reason: str) -> Approval:
+        """End a standing approval at once. Raises ApprovalRefused when it is not ours."""
+        return self._moved("standing-approvals", approval_id, "revocation", reason)
+
+    def _moved(self, kind: str, approval_id: str, move: str, reason: str) -> Approval:
+        path = f"{kind}/{quote(approval_id, safe='')}/{move}"
+        return parse_approval(self._send("POST", path, {"reason": reason}))
+
     def request_masking_exception(
         self,
         columns: Sequence[str],
@@ -245,6 +318,28 @@ class HoopClient:
                 {"reason": reason},
             )
         )
+
+    def airflow_action(
+        self, approval_ids: Sequence[str], task: Mapping[str, Any], *, airflow: str | None = None
+    ) -> Json:
+        """What the task shall show in Airflow's Required Actions for these requests of its own, as `action`:
+        subject, body, options, params; None when none of them waits any more.
+
+        `task` has dag_id, run_id, task_id, map_index; `airflow` is the name that Hoop's settings give the Airflow.
+        Raises NotServed when Hoop knows no Airflow.
+        """
+        return self._send(
+            "POST",
+            "airflow/actions",
+            {"approvals": list(approval_ids), "airflow": airflow, **task},
+        )
+
+    def airflow_look(self, task: Mapping[str, Any], *, airflow: str | None = None) -> Json:
+        """Have Hoop read what was answered at the task, and say how its requests stand.
+
+        Raises Unavailable while Hoop cannot reach that Airflow.
+        """
+        return self._send("POST", "airflow/looks", {"airflow": airflow, **task})
 
     def sessions(self) -> tuple[Json, ...]:
         return tuple(_items(self._send("GET", "sessions"), "sessions"))

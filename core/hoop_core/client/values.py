@@ -48,14 +48,37 @@ class MaskedName:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Who ended a masking exception before its time, and why."""
+    """Who took a request back, ended a standing grant or closed a review, and why."""
 
     by: Person
     reason: str
     at: datetime
 
 
-MASKING_EXCEPTION = "masking_exception"
+MASKING_EXCEPTION, STANDING_APPROVAL = "masking_exception", "standing_approval"
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What a statement would do, as it was counted. `rows` is None where `why` says that it was not."""
+
+    what: str
+    rows: int | None
+    why: str
+    restore: str
+    """How it could be undone afterwards; empty: not at all."""
+    sql: str = ""
+    """The count that was run, under the caller's own masks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emergency:
+    """Somebody broke the glass: one person let the statement run. `review` is None while nobody has looked at it."""
+
+    by: Person
+    reason: str
+    at: datetime
+    review: Revocation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +134,20 @@ class Approval:
     """Columns that are masked for others and will be shown as they are."""
     staged: tuple[StagedName, ...] = ()
     """The uploaded files that the statement reads: the grant is for these very contents."""
+    impact: Impact | None = None
+    """None until it is counted."""
+    break_glass: tuple[str, ...] = ()
+    """Groups of whom one person alone may let it run in an emergency."""
+    emergency: Emergency | None = None
+    windows: tuple[str, ...] = ()
+    """When it may run, in words; none: at any time."""
+    opens_at: datetime | None = None
+    """Of what is approved: when that is next, where it is not now."""
+    bounds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a standing approval: what may stand in each gap of `sql`."""
+    rows_at_most: int | None = None
+    schedule: Mapping[str, str] = field(default_factory=dict)
+    uses: int = 0
 
     @property
     def missing(self) -> int:
@@ -155,6 +192,30 @@ def _revocation(body: Mapping[str, Any] | None) -> Revocation | None:
     if not body:
         return None
     return Revocation(_person(body["by"]), body["reason"], datetime.fromisoformat(body["at"]))
+
+
+def _impact(body: Mapping[str, Any] | None) -> Impact | None:
+    if not body:
+        return None
+    rows = body.get("rows")
+    return Impact(
+        body.get("what") or "",
+        None if rows is None else int(rows),
+        body.get("why") or "",
+        body.get("restore") or "",
+        body.get("sql") or "",
+    )
+
+
+def _emergency(body: Mapping[str, Any] | None) -> Emergency | None:
+    if not body:
+        return None
+    at = datetime.fromisoformat(body["at"])
+    return Emergency(_person(body["by"]), body["reason"], at, _revocation(body.get("review")))
+
+
+def _window(body: Mapping[str, Any]) -> str:
+    return f"{', '.join(body['days'])} {body['from']}-{body['to']} {body['timezone']}"
 
 
 def parse_approval(body: Mapping[str, Any]) -> Approval:
@@ -204,6 +265,15 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
                 StagedName(f["file"], f["sha256"], int(f["bytes"]))
                 for f in body.get("staged") or ()
             ),
+            impact=_impact(body.get("impact")),
+            break_glass=tuple((body.get("break_glass") or {}).get("groups", ())),
+            emergency=_emergency(body.get("emergency")),
+            windows=tuple(_window(w) for w in body.get("windows") or ()),
+            opens_at=_moment(body.get("opens_at")),
+            bounds=dict(body.get("bounds") or {}),
+            rows_at_most=body.get("rows_at_most"),
+            schedule=dict(body.get("schedule") or {}),
+            uses=int(body.get("uses") or 0),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise GatewayUnavailable(

@@ -25,6 +25,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from hoop_core.devstack.front_door import CLIENT, FrontDoor
 from hoop_core.devstack.openbao import OpenBao
 from hoop_core.devstack.processes import LOOPBACK, Part, free_port, write_private
 from hoop_core.devstack.replica import Replica
@@ -43,6 +44,12 @@ from hoop_core.devstack.workload import WorkloadToken
 from hoop_core.errors import ConfigError, HoopError
 
 AGENT, APPROVER, APPROVER2, PII_READER = "churn-agent", "alice", "bob", "pia"
+_PEOPLE = {
+    APPROVER: "data owner: approves",
+    APPROVER2: "data owner: approves, too",
+    PII_READER: "may see personal data",
+    AGENT: "the job that asks",
+}
 ADMIN = "HOOP_ADMIN"
 UI_PATH = "/"
 
@@ -168,6 +175,12 @@ class DevStack:
             stop_seconds=_GATEWAY_STOP_SECONDS,
         )
         self._workload_token = WorkloadToken(self.home / "gateway-token", self._issue_workload)
+        self.front_door = FrontDoor(
+            free_port(),
+            issuer=issuer(self.openbao.address),
+            people=_PEOPLE,
+            token=self.token,
+        )
 
     @property
     def info(self) -> StackInfo:
@@ -218,6 +231,7 @@ class DevStack:
         if self._lock is None:
             return
         self._workload_token.stop()
+        self.front_door.stop()
         gateways = (*(r.part for r in self.replicas), self.gateway)
         for part in (*gateways, self.emulator, self.openbao.part):
             part.stop()
@@ -365,6 +379,7 @@ class DevStack:
         with VaultSetup(self.openbao.address) as setup:
             say("Setting up identities and Vault roles")
             self._identities = setup.identities()
+            self.front_door.start()
             setup.plugin(plugin)
             target = SnowflakeTarget(LOOPBACK, self._minting_port, self._private_key)
             setup.snowflake(target)
@@ -406,6 +421,8 @@ class DevStack:
                 "issuer": issuer(self.openbao.address),
                 "audience": USER_AUDIENCE,
                 "leeway_seconds": 1,  # one host, one clock
+                "discovery_url": self.front_door.url,  # OpenBao's own document, and where people sign in
+                "client_id": CLIENT,
             },
             "[snowflake]": {
                 "account": SNOWFLAKE_ACCOUNT,

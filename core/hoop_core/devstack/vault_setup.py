@@ -32,6 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "ml-agents": ("churn-agent",),
     "data-owners": ("alice", "bob"),
     "pii-readers": ("pia",),
+    "oncall": ("olga",),
 }
 USERS = tuple(name for members in GROUPS.values() for name in members)
 USER_TOKEN_TTL, WORKLOAD_TOKEN_TTL = "8h", "10m"

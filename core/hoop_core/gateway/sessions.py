@@ -35,6 +35,7 @@ from hoop_core.session.guarded import (
     allowed_parameters,
     fold,
     run_context,
+    when_held,
     without_echo,
 )
 from hoop_core.signin.door import SignIn
@@ -168,6 +169,7 @@ class SessionBook:
                     fold(options.get("databaseName")), fold(options.get("schemaName"))
                 ),
                 run=run_context(asked.get("HOOP_CONTEXT")),
+                when_held=when_held(asked.get("HOOP_WHEN_HELD")),
                 client=client,
                 parameters=without_echo(allowed_parameters(asked), client.get("application")),
                 opened_at=utc_now(),

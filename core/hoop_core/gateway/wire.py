@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from hoop_core.errors import HoopError, SessionGone
+from hoop_core.errors import ApprovalPending, HoopError, SessionGone
 from hoop_core.model import Json
 
 _AUTHORIZATION = re.compile(r'Snowflake Token="([A-Za-z0-9_-]{20,200})"\Z')
@@ -35,6 +35,7 @@ def failure(error: HoopError, *, query_id: str | None = None) -> Json:
             "sqlState": error.sqlstate,
             "queryId": query_id,
             "internalError": False,
+            **({"approval": error.approval} if isinstance(error, ApprovalPending) else {}),
         },
         "code": code,
         "message": error.text,

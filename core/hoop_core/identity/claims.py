@@ -19,6 +19,8 @@ EXPIRED = 390318
 """Snowflake's code for an OAuth token that has expired: drivers that can, fetch a new one."""
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _MOST_GROUPS, _MOST_ACTORS = 2000, 10
+_ON_THE_WAY = 30
+"""Seconds between a sign-in at the provider and its token here."""
 _LONGEST_SUBJECT, _LONGEST_NAME = 255, 256
 _MOST_VALUES, _LONGEST_VALUE = 100, 256
 
@@ -76,6 +78,22 @@ def check_times(claims: Mapping[str, Any], settings: IssuerSettings) -> float:
                 errno=EXPIRED,
             )
     return expires
+
+
+def check_asked_lately(claims: Mapping[str, Any], settings: IssuerSettings, max_age: int) -> None:
+    """The person was asked who they are at most `max_age` seconds ago. Raises IdentityError."""
+    asked = _seconds(claims, "auth_time")
+    if asked is None:
+        raise IdentityError(
+            "The identity provider does not say when you last proved who you are (auth_time).",
+            "Have it send auth_time when max_age is asked for, or unset `pages.answer_max_age_seconds`.",
+        )
+    # what is asked anew takes a moment: typing, and the way back
+    if asked + max_age + settings.leeway_seconds + _ON_THE_WAY < time.time():
+        raise IdentityError(
+            "You proved who you are too long ago for an answer.",
+            "Sign in at the identity provider once more.",
+        )
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float | None:

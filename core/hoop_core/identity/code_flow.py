@@ -47,9 +47,17 @@ class CodeRequest:
 
 
 async def authorization_url(
-    issuer: Issuer, request: CodeRequest, *, state: str, redirect_uri: str
+    issuer: Issuer,
+    request: CodeRequest,
+    *,
+    state: str,
+    redirect_uri: str,
+    wishes: Mapping[str, str] | None = None,
 ) -> str:
-    """Where to send the browser. Raises IdentityError, Unavailable."""
+    """Where to send the browser. `wishes` are further parameters, as `prompt`.
+
+    Raises IdentityError, Unavailable.
+    """
     document = await issuer.document()
     endpoint = https_only(
         document.get("authorization_endpoint"), issuer.settings.issuer, "sign-in page"
@@ -64,6 +72,7 @@ async def authorization_url(
             "nonce": request.nonce,
             "code_challenge": request.challenge,
             "code_challenge_method": "S256",
+            **(wishes or {}),
         }
     )
     return endpoint + ("&" if "?" in endpoint else "?") + query
@@ -76,14 +85,13 @@ async def proof_of_code(
     answer: Mapping[str, str],
     *,
     redirect_uri: str,
+    max_age: int | None = None,
 ) -> Proof:
-    """Who signed in, from what the browser brought back. Raises IdentityError, Unavailable."""
-    document = await issuer.document()
-    said = answer.get("iss")
-    if said is None and document.get("authorization_response_iss_parameter_supported") is True:
-        raise IdentityError("The identity provider's answer does not say whose it is (iss).")
-    if said is not None and said != issuer.settings.issuer:
-        raise IdentityError("The answer is of another identity provider (iss).", "Start again.")
+    """Who signed in, from what the browser brought back. Raises IdentityError, Unavailable.
+
+    `max_age`: so many seconds ago, at most, they were asked who they are.
+    """
+    document = await check_sender(issuer, answer)
     code = answer.get("code", "")
     if "error" in answer or not 0 < len(code) <= _LONGEST_CODE:
         raise IdentityError(
@@ -113,7 +121,18 @@ async def proof_of_code(
         raise IdentityError(
             "The identity provider gave no ID token.", "Add `openid` to the scopes."
         )
-    return await verifier.verify_id_token(token, issuer, request.nonce)
+    return await verifier.verify_id_token(token, issuer, request.nonce, max_age=max_age)
+
+
+async def check_sender(issuer: Issuer, answer: Mapping[str, str]) -> Json:
+    """The answer is this issuer's (RFC 9207); its discovery document. Raises IdentityError, Unavailable."""
+    document = await issuer.document()
+    said = answer.get("iss")
+    if said is None and document.get("authorization_response_iss_parameter_supported") is True:
+        raise IdentityError("The identity provider's answer does not say whose it is (iss).")
+    if said is not None and said != issuer.settings.issuer:
+        raise IdentityError("The answer is of another identity provider (iss).", "Start again.")
+    return document
 
 
 def _client_proof(issuer: Issuer) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from hoop_core.config import IssuerSettings
 from hoop_core.errors import ConfigError, IdentityError
-from hoop_core.identity.claims import identity_of
+from hoop_core.identity.claims import check_asked_lately, identity_of
 from hoop_core.identity.fetch import Web
 from hoop_core.identity.jose import ASYMMETRIC, GET_NEW, Compact, check_type, parse, proven
 from hoop_core.identity.keys import Issuer, issuer_of
@@ -72,9 +72,12 @@ class TokenVerifier:
         )
         return Proof(identity, _use(compact, issuer.settings, identity))
 
-    async def verify_id_token(self, token: str, issuer: Issuer, nonce: str) -> Proof:
+    async def verify_id_token(
+        self, token: str, issuer: Issuer, nonce: str, *, max_age: int | None = None
+    ) -> Proof:
         """The ID token that a browser sign-in brought: made for the client, and for this one sign-in.
 
+        `max_age`: seconds since the person was asked who they are (OpenID Connect Core 3.1.3.7, `auth_time`).
         Raises IdentityError or Unavailable.
         """
         compact, settings = parse(token), issuer.settings
@@ -87,6 +90,8 @@ class TokenVerifier:
             raise IdentityError("The token was made for another sign-in (nonce).", "Start again.")
         if compact.claims.get("azp", settings.client_id) != settings.client_id:
             raise IdentityError("The token was made for another client (azp).", "Start again.")
+        if max_age is not None:
+            check_asked_lately(compact.claims, settings, max_age)
         mine = settings.model_copy(update={"authorized_parties": ()})
         digest = hashlib.sha256(token.encode()).hexdigest()
         identity = identity_of(

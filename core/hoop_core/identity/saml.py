@@ -39,6 +39,8 @@ _BEARER = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
 _TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
 _LONGEST_SUBJECT, _LEAST_RSA, _LEAST_EC = 255, 2048, 256
 _AT_ONCE, _MOST_WAITING = 2, 64
+_ON_THE_WAY = 30
+"""Seconds between a sign-in at the provider and its response here."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)\Z")
 _CONDITIONS = {"AudienceRestriction", "OneTimeUse", "ProxyRestriction"}
 Attributes = dict[str, list[str]]
@@ -104,8 +106,11 @@ class SamlVerifier:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="saml")
         self._waiting = 0
 
-    async def verify(self, response: str, *, answers: str | None = None) -> Proof:
-        """`response` is base64, or the page that holds it; `answers` the id of Hoop's request for it.
+    async def verify(
+        self, response: str, *, answers: str | None = None, max_age: int | None = None
+    ) -> Proof:
+        """`response` is base64, or the page that holds it; `answers` the id of Hoop's request for it;
+        `max_age` seconds since the person proved themselves to the provider, if fewer than its settings allow.
 
         Raises IdentityError, Unavailable.
         """
@@ -114,11 +119,13 @@ class SamlVerifier:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._verify, response, answers)
+            return await loop.run_in_executor(
+                self._threads, self._verify, response, answers, max_age
+            )
         finally:
             self._waiting -= 1
 
-    def _verify(self, response: str, answers: str | None) -> Proof:
+    def _verify(self, response: str, answers: str | None, max_age: int | None) -> Proof:
         encoded = response_of(response)
         root = parse(encoded)
         provider = self.providers.get(_text(root.find(f"{SAML}Assertion/{SAML}Issuer")))
@@ -127,7 +134,7 @@ class SamlVerifier:
         _check_response(root, provider, answers)
         assertion = signed_assertion(root, provider.certificates)
         digest = hashlib.sha256(encoded.encode()).hexdigest()
-        return _Reading(assertion, provider, answers, datetime.now(UTC)).proof(digest)
+        return _Reading(assertion, provider, answers, datetime.now(UTC), max_age).proof(digest)
 
 
 def _check_response(root: etree._Element, provider: SamlProvider, answers: str | None) -> None:
@@ -156,6 +163,7 @@ class _Reading:
     provider: SamlProvider
     answers: str | None
     now: datetime
+    max_age: int | None = None
 
     @property
     def settings(self) -> SamlSettings:
@@ -266,7 +274,9 @@ class _Reading:
         for statement in statements:
             signed_in = _time(statement, "AuthnInstant", needed=True) or self.now
             self._not_future(signed_in)
-            oldest = timedelta(seconds=self.settings.max_age_seconds) + self.leeway
+            most = self.settings.max_age_seconds
+            asked_anew = most if self.max_age is None else min(most, self.max_age + _ON_THE_WAY)
+            oldest = timedelta(seconds=asked_anew) + self.leeway
             if self.now - signed_in > oldest:
                 raise refused("The sign-in at the identity provider is too long ago.")
             over = _time(statement, "SessionNotOnOrAfter")

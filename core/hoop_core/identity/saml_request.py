@@ -13,8 +13,13 @@ from hoop_core.identity.saml import SamlProvider
 from hoop_core.identity.saml_document import SAML, SAMLP
 
 
-def authn_request_url(provider: SamlProvider, request_id: str, relay_state: str) -> str:
-    """Where to send the browser. `request_id` is an XML id; the response has to answer it."""
+def authn_request_url(
+    provider: SamlProvider, request_id: str, relay_state: str, *, anew: bool = False
+) -> str:
+    """Where to send the browser. `request_id` is an XML id; the response has to answer it.
+
+    `anew`: the provider shall ask the person again, whatever it knows (ForceAuthn).
+    """
     settings = provider.settings
     root = etree.Element(f"{SAMLP}AuthnRequest", nsmap={"samlp": SAMLP[1:-1], "saml": SAML[1:-1]})
     for name, value in {
@@ -24,6 +29,7 @@ def authn_request_url(provider: SamlProvider, request_id: str, relay_state: str)
         "Destination": settings.sso_url,
         "AssertionConsumerServiceURL": provider.acs_url,
         "ProtocolBinding": "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST",
+        **({"ForceAuthn": "true"} if anew else {}),
     }.items():
         root.set(name, value)
     etree.SubElement(root, f"{SAML}Issuer").text = settings.audience

@@ -14,12 +14,14 @@ from typing import Any
 from hoop_core.masking.masks import TablePlan
 from hoop_core.model import (
     ApprovalTerms,
+    BreakGlass,
     Decision,
     Identity,
     Kind,
     MaskedColumn,
     Outcome,
     Reason,
+    StandingTerms,
     Statement,
     TableName,
 )
@@ -165,10 +167,11 @@ def combine(rules: list[Rule]) -> ApprovalTerms | None:
 
 
 def combine_terms(terms: Sequence[ApprovalTerms]) -> ApprovalTerms | None:
-    """Terms that satisfy all of `terms`: common groups, highest quorum, shortest windows.
+    """Terms that satisfy all of `terms`: common groups, highest quorum, shortest times, all windows.
 
     Only persons of groups that all name can answer, so each answer counts for each. None when they have
-    no group in common: then no single request can satisfy them.
+    no group in common: then no single request can satisfy them. What is offered beside (broken glass, standing
+    approvals) is offered where all offer it.
     """
     common = [g for g in terms[0].approvers if all(g in t.approvers for t in terms)]
     if not common:
@@ -178,7 +181,25 @@ def combine_terms(terms: Sequence[ApprovalTerms]) -> ApprovalTerms | None:
         quorum=max(t.quorum for t in terms),
         pending_for=min(t.pending_for for t in terms),
         valid_for=min(t.valid_for for t in terms),
+        windows=tuple(dict.fromkeys(w for t in terms for w in t.windows)),
+        break_glass=_common_glass([t.break_glass for t in terms]),
+        standing=_common_standing([t.standing for t in terms]),
     )
+
+
+def _common_glass(offered: Sequence[BreakGlass | None]) -> BreakGlass | None:
+    every = [o for o in offered if o is not None]
+    if len(every) < len(offered):
+        return None
+    groups = tuple(g for g in every[0].groups if all(g in o.groups for o in every))
+    return BreakGlass(groups, min(o.valid_for for o in every)) if groups else None
+
+
+def _common_standing(offered: Sequence[StandingTerms | None]) -> StandingTerms | None:
+    every = [o for o in offered if o is not None]
+    if len(every) < len(offered):
+        return None
+    return StandingTerms(min(o.longest for o in every), min(o.rows_at_most for o in every))
 
 
 class _BrokenCondition(Exception):

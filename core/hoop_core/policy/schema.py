@@ -9,9 +9,11 @@ from hoop_core.model import Detector, DetectorAction, Kind, Outcome, Scope
 from hoop_core.policy.conditions import FIELDS
 from hoop_core.policy.model import Then
 from hoop_core.policy.predicates import IDENTITY_WORDS
+from hoop_core.policy.sections import terms
 from hoop_core.policy.sections.cases import RUN_KEYS
 from hoop_core.policy.sections.masks import HASH_FUNCTION_FORM, MASK_OPTIONS, UNITS
 from hoop_core.policy.sections.recordings import ALL, DIGEST, MOST_ROWS
+from hoop_core.windows import DAYS
 
 _PART = r'("[^"]+"|[A-Za-z_][A-Za-z0-9_$]*|\*)'
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -101,16 +103,44 @@ def _role(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _terms(words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
+def _terms(
+    words: dict[str, Any], duration: dict[str, Any], *, of_rule: bool = False
+) -> dict[str, Any]:
     return _closed(
         {
             "approvers": words,
             "quorum": {"type": "integer", "minimum": 1, "maximum": 20},
             "pending_for": duration,
             "valid_for": duration,
+            **(_offered_by_rules(words, duration) if of_rule else {}),
         },
         "approvers",
     )
+
+
+def _offered_by_rules(words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
+    clock = {"type": "string", "pattern": f"^{terms.CLOCK}$", "examples": ["22:00"]}
+    zone = {"type": "string", "minLength": 1, "examples": ["Europe/Berlin", "UTC"]}
+    days = {"type": "array", "minItems": 1, "items": {"enum": list(DAYS)}}
+    rows = {"type": "integer", "minimum": 0, "maximum": terms.MOST_ROWS}
+    window = _closed(
+        {"days": days, "from": clock, "to": clock, "timezone": zone}, "from", "to", "timezone"
+    )
+    return {
+        "windows": {
+            "type": "array",
+            "items": window,
+            "description": "When what was approved may run: in all of them at once.",
+        },
+        "break_glass": {
+            **_closed({"groups": words, "valid_for": duration}, "groups"),
+            "description": "Of whom one person alone may let it run in an emergency; others review that.",
+        },
+        "standing": {
+            **_closed({"longest": duration, "rows_at_most": rows}, "longest", "rows_at_most"),
+            "description": "A schedule's statement may be approved once for many runs.",
+        },
+    }
 
 
 def _mask(name: MaskName, words: dict[str, Any], duration: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +251,7 @@ def _rule(text: dict[str, Any], words: dict[str, Any], duration: dict[str, Any])
                 ),
             },
             "then": {"enum": [t.value for t in Then]},
-            "approval": _terms(words, duration),
+            "approval": _terms(words, duration, of_rule=True),
         },
         "name",
         "then",

@@ -11,9 +11,11 @@ from starlette.routing import Route
 from hoop_core.analysts.pool import Analysts
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom
+from hoop_core.asking import Asking
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, store_has_entries
 from hoop_core.audit.recording import Recorder
+from hoop_core.bridges.airflow.bridge import AirflowBridge
 from hoop_core.config import Settings
 from hoop_core.credentials.accounts import Accounts, build_accounts, configured
 from hoop_core.delivery import Delivery
@@ -30,15 +32,20 @@ from hoop_core.gateway.sql_api import SqlApi
 from hoop_core.gateway.unserved import Unserved
 from hoop_core.gateway.uploads import UploadEndpoint
 from hoop_core.guard import Guard
+from hoop_core.impact import Foresight
 from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.loads.uploads import Uploads
+from hoop_core.notifications.notifier import Notifier, channels_of
+from hoop_core.notifications.reminders import Reminders
 from hoop_core.policy.file import load_policy
 from hoop_core.replicas import Replicas
 from hoop_core.server.policy_watch import PolicyWatch
 from hoop_core.signin.door import SignIn, sign_in_of
 from hoop_core.store import Store
+from hoop_core.web.airflow import AirflowApi
 from hoop_core.web.api import Api
-from hoop_core.web.sso import SsoPages
+from hoop_core.web.pages.building import build_pages
+from hoop_core.web.pages.routes import Pages
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -60,7 +67,10 @@ class Gateway:
     protocol: Protocol
     sql_api: SqlApi
     api: Api
+    pages: Pages
     limits: Limits
+    airflow: AirflowBridge
+    notifier: Notifier
     heart: asyncio.Task[None] | None = None
 
     async def start(self) -> list[asyncio.Task[None]]:
@@ -73,15 +83,19 @@ class Gateway:
         )
         await watch.loaded()
         await asyncio.to_thread(self.replicas.join)
+        await asyncio.to_thread(self.notifier.begin)
         self.heart = asyncio.create_task(self.replicas.run())
         return [
-            asyncio.create_task(self.guard.waiting.run()),
+            asyncio.create_task(self.guard.asking.waiting.run()),
             asyncio.create_task(self.sign_in.refusals.run()),
+            asyncio.create_task(self.pages.refusals.run()),
             asyncio.create_task(self.book.reap()),
             asyncio.create_task(self.book.tend(2 * self.replicas.beat_seconds)),
             asyncio.create_task(self.accounts.run()),
             asyncio.create_task(self._sign()),
             asyncio.create_task(watch.run()),
+            *([asyncio.create_task(self.airflow.run())] if self.airflow.configured else []),
+            *([asyncio.create_task(self.notifier.run())] if self.notifier.configured else []),
         ]
 
     async def _leave(self) -> None:
@@ -106,8 +120,11 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.airflow.close()
+        await self.guard.asking.foresight.close()
         await self.book.close_all()
         await self.sign_in.refusals.flush(now=True)
+        await self.pages.refusals.flush(now=True)
         await self.accounts.close()
         await asyncio.to_thread(self.guard.delivery.lineage.close)
         self.guard.delivery.screeners.close()  # after the users: no thread of theirs is waited for
@@ -150,7 +167,7 @@ def build_gateway(settings: Settings) -> Gateway:
         policy=policy,
         catalog=catalog,
         desk=desk,
-        waiting=WaitingRoom(desk),
+        asking=Asking(desk, WaitingRoom(desk), Foresight(desk, end=accounts.end)),
         log=log,
         delivery=Delivery(
             log=log,
@@ -211,8 +228,28 @@ def build_gateway(settings: Settings) -> Gateway:
         board=board,
         protocol=Protocol(settings.gateway, book, board, parts, forwarding),
         sql_api=sql_api,
-        api=Api(settings.gateway, sign_in, store, log, guard),
+        api=Api(settings.gateway, sign_in, store, log, guard, open_upstream=accounts.open),
+        pages=build_pages(
+            settings,
+            public_url=public_url,
+            store=store,
+            log=log,
+            sign_in=sign_in,
+            guard=guard,
+            stopping=lambda: limits.draining,
+        ),
         limits=limits,
+        airflow=AirflowBridge(settings.airflow, store, log, desk, public_url=public_url),
+        notifier=Notifier(
+            channels_of(settings),
+            store,
+            log,
+            desk,
+            owner=replicas.id,
+            public_url=public_url,
+            origin=settings.audit.origin,
+            reminders=Reminders(store, log, settings.reminders),
+        ),
     )
 
 
@@ -223,7 +260,8 @@ def routes_of(gateway: Gateway) -> list[Route]:
         *gateway.sql_api.routes(),
         *UploadEndpoint(gateway.guard.delivery.uploads, gateway.book, gateway.forwarding).routes(),
         *gateway.api.routes(),
+        *AirflowApi(gateway.airflow).routes(gateway.api.called),
         *Authenticator(gateway.sign_in.browser).routes(),
-        *SsoPages(gateway.sign_in, gateway.sign_in.browser).routes(),
+        *gateway.pages.routes(),
         Route("/{path:path}", Unserved(gateway.book, gateway.log)),
     ]

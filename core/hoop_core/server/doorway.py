@@ -46,6 +46,8 @@ _SIGN_INS = frozenset(
         "/hoop/sso/start",
         "/hoop/sso/oidc",
         "/hoop/sso/saml",
+        "/sign-in",
+        "/sign-in/arrived",
     }
 )
 """Whoever comes here need not be anybody, and the store is written to."""

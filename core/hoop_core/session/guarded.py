@@ -38,6 +38,13 @@ _CONTEXT_LIMIT = 4096
 _BETWEEN = {TokenType.COMMA, TokenType.SEMICOLON}
 
 
+class WhenHeld(StrEnum):
+    """What becomes of a statement that people have to approve first. Either way it does not run before."""
+
+    WAIT = "wait"
+    REFUSE = "refuse"  # with ApprovalPending: the request stays, and its grant is there for the next try
+
+
 @dataclass(slots=True)
 class GuardedSession:
     """Lives in one process. `names` is the current database and schema, as Snowflake last said."""
@@ -64,6 +71,9 @@ class GuardedSession:
     _beaten: float = field(default_factory=time.monotonic, repr=False)
     _recorded: int = 0
     closed: bool = False
+    when_held: WhenHeld = WhenHeld.WAIT
+    ahead: bool = False
+    """It is there for a question only: whoever counts for that ends its user."""
     single: bool = False
     """It is there for one statement only, as with Snowflake's SQL API: nothing is left for a next one."""
 
@@ -209,6 +219,8 @@ class QueryRequest:
     """Where a driver has put the values that it binds, as it says it: `@stage/path`."""
     statements: str = "1"
     """How many there are in the text, as the client says; 0 means "however many"."""
+    counted_for: str = ""
+    """Hoop's own count for people who are asked: the id of the approval. It is never put before them itself."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event, compare=False, repr=False)
     """Set when the client takes the statement back."""
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
@@ -240,6 +252,15 @@ def run_context(text: Any) -> RunContext:
             f"Send at most {_CONTEXT_LIMIT} characters, or leave it out.",
         ) from None
     return RunContext(fields.pop("orchestrator", ""), fields)
+
+
+def when_held(text: Any) -> WhenHeld:
+    """HOOP_WHEN_HELD: what the client wants where people have to answer first. Raises BadRequest."""
+    if text is None or text == "":
+        return WhenHeld.WAIT
+    if text not in set(WhenHeld):
+        raise BadRequest(f"HOOP_WHEN_HELD is one of: {', '.join(WhenHeld)}.")
+    return WhenHeld(text)
 
 
 def meaning_of(*parameters: Json) -> Json:

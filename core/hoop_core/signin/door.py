@@ -19,7 +19,7 @@ from hoop_core.identity.saml_document import MOST_CHARACTERS
 from hoop_core.identity.throttle import Throttle, neighbourhood
 from hoop_core.model import Identity, Json
 from hoop_core.signin.browser import SAML_BACK, BrowserSignIn
-from hoop_core.signin.refusals import SignInRefusals
+from hoop_core.signin.refusals import Refusals
 from hoop_core.store import Store
 from hoop_core.store.sign_ins import Journeys, SeenTokens
 
@@ -53,7 +53,7 @@ class SignIn:
         saml: SamlVerifier,
         browser: BrowserSignIn,
         seen: SeenTokens,
-        refusals: SignInRefusals,
+        refusals: Refusals,
     ) -> None:
         self.verifier, self.refusals, self._seen = verifier, refusals, seen
         self.browser, self._saml = browser, saml
@@ -166,7 +166,7 @@ def sign_in_of(settings: Settings, store: Store, log: AuditLog, *, public_url: s
         saml=saml,
         browser=browser,
         seen=SeenTokens(store),
-        refusals=SignInRefusals(log, per_minute=settings.sign_in.logged_per_minute),
+        refusals=Refusals(log, per_minute=settings.sign_in.logged_per_minute),
     )
 
 

@@ -1,4 +1,4 @@
-"""Refused sign-ins in the log: each one, until there are too many in a minute; then how many more there were."""
+"""Refusals in the log: each one, until there are too many in a minute; then how many more there were."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -21,19 +22,29 @@ _WINDOW_SECONDS = 60.0
 _MOST_ADDRESSES = 20
 
 
-class SignInRefusals:
+class Refusals:
     """Nobody who is refused can fill the log, or slow down what others write to it."""
 
     def __init__(
-        self, log: AuditLog, *, per_minute: int, clock: Callable[[], float] = time.monotonic
+        self,
+        log: AuditLog,
+        *,
+        per_minute: int,
+        kind: str = "signin.refused",
+        counted: str = "signin.refusals_counted",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`kind` and `counted` are what the entries are called, of one refusal and of those left out."""
         self._log, self._per_minute, self._clock = log, per_minute, clock
+        self._kind, self._counted = kind, counted
         self._since, self._began = clock(), utc_now()
         self._written = 0
         self._left_out: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
 
-    async def add(self, identity: Identity | None, client: Json, error: HoopError) -> None:
+    async def add(
+        self, identity: Identity | None, client: Json, error: HoopError, **more: Any
+    ) -> None:
         """Put a refusal on record. What the log cannot take is said on standard error."""
         await self.flush()
         if self._written >= self._per_minute:
@@ -44,9 +55,8 @@ class SignInRefusals:
             return
         self._written += 1
         who = identity_json(identity) if identity else None
-        await self._append(
-            "signin.refused", {**error_json(error), "identity": who, "client": client}
-        )
+        entry = {**error_json(error), "identity": who, "client": client, **more}
+        await self._append(self._kind, entry)
 
     async def flush(self, *, now: bool = False) -> None:
         """When the minute is over, or `now`: how many refusals have no entry of their own."""
@@ -56,7 +66,7 @@ class SignInRefusals:
         self._since, self._began, self._written = self._clock(), utc_now(), 0
         self._left_out, self._addresses = Counter(), Counter()
         if left_out:
-            await self._append("signin.refusals_counted", _counted(left_out, addresses, began))
+            await self._append(self._counted, _counted(left_out, addresses, began))
 
     async def run(self) -> None:
         """Write the counts also when nobody comes any more, for ever."""
@@ -68,7 +78,7 @@ class SignInRefusals:
         try:
             await asyncio.to_thread(self._log.append, kind, entry)
         except StoreUnavailable as e:
-            _log.error("a refused sign-in is not on record", why=entry.get("reason"), log=e.text)
+            _log.error("a refusal is not on record", kind=kind, why=entry.get("reason"), log=e.text)
 
 
 def _counted(left_out: Counter[str], addresses: Counter[str], since: datetime) -> Json:

@@ -65,7 +65,10 @@ class SeenTokens:
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One browser on its way. All of it is short-lived, and no part of it is of use to anybody alone."""
+    """One browser on its way. All of it is short-lived, and no part of it is of use to anybody alone.
+
+    `port` is where a program waits; 0: nobody does, the browser itself comes back to the pages.
+    """
 
     handle: str
     proof_key: str
@@ -85,7 +88,9 @@ class Journeys:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def begin(self, handle: str, proof_key: str, port: int, seconds: int) -> None:
+    def begin(
+        self, handle: str, proof_key: str, port: int, seconds: int, request: Json | None = None
+    ) -> None:
         """Raises Unavailable when there are too many."""
         now = datetime.now(UTC)
         with self._store.write() as connection:
@@ -98,6 +103,7 @@ class Journeys:
                     handle=handle,
                     proof_key=proof_key,
                     port=port,
+                    request=request,
                     expires_at=now + timedelta(seconds=seconds),
                 )
             )

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    text,
 )
 
 
@@ -64,6 +67,10 @@ log_entries = Table(
     Column("entry", Text, nullable=False),
     Column("leaf", LargeBinary(32), nullable=False),
 )
+TOLD_OF = text("substr(kind, 1, 9) = 'approval.'")
+"""What notifications tell of. In these very words, or the index is not used; LIKE and < depend on the collation."""
+# Few entries are of these kinds, so the index costs the others nothing.
+Index("ix_log_entries_told", log_entries.c.seq, sqlite_where=TOLD_OF, postgresql_where=TOLD_OF)
 
 log_checkpoints = Table(
     "log_checkpoints",
@@ -140,7 +147,19 @@ approvals = Table(
     # A standing grant holds for everything of one scope until it ends; NULL: for one use.
     Column("scope", String(64), index=True),
     Column("revocation", JSON(none_as_null=True)),
+    # The kind of the statement, `masking_exception` or `standing_approval`.
+    Column("kind", String(64), nullable=False, server_default=""),
+    Column("impact", JSON(none_as_null=True)),
+    # Which groups may break the glass; who did; whether somebody still has to look at that.
+    Column("break_glass", JSON(none_as_null=True)),
+    Column("emergency", JSON(none_as_null=True)),
+    Column("review_open", Boolean, nullable=False, server_default=false(), index=True),
+    # Of a standing approval: how often it was used.
+    Column("uses", Integer, nullable=False, server_default="0"),
+    # When people were last reminded that it waits for an answer, or for a review.
+    Column("reminded_at", UtcDateTime),
 )
+Index("ix_approvals_newest", approvals.c.created_at, approvals.c.id)
 # At most one open question per binding, also between replicas that ask at the same moment.
 Index(
     "ux_approvals_open",
@@ -161,6 +180,74 @@ answers = Table(
     Column("reason", Text, nullable=False),
     Column("answered_at", UtcDateTime, nullable=False),
     UniqueConstraint("approval_id", "approver_key", name="uq_answers_one_per_person"),
+)
+
+# People in front of the pages. SHA-256 of what their browsers hold.
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("handle", String(64), primary_key=True),
+    Column("identity", JSON, nullable=False),
+    Column("body", JSON(none_as_null=True)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# An answer that waits until its giver has proven once more who they are.
+pending_answers = Table(
+    "pending_answers",
+    metadata,
+    Column("handle", String(64), primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# How far each channel has told of the log, and which replica does it now.
+notification_cursors = Table(
+    "notification_cursors",
+    metadata,
+    Column("channel", String(255), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_at", UtcDateTime),
+    Column("owner", String(64)),
+    Column("claimed_until", UtcDateTime),
+    Column("last_error", Text),
+)
+
+# What stands in an Airflow's Required Actions: as Hoop has written it, and how far it has been followed.
+airflow_actions = Table(
+    "airflow_actions",
+    metadata,
+    # SHA-256 of the instance and of the task instance.
+    Column("key", String(64), primary_key=True),
+    Column("instance", String(255), nullable=False),
+    Column("place", JSON, nullable=False),
+    Column("requester_key", String(1024), nullable=False),
+    Column("shown", JSON, nullable=False),
+    # False: nothing is left to be told to Airflow, or read from it.
+    Column("open", Boolean, nullable=False),
+    Column("parked_at", UtcDateTime, nullable=False),
+    # When it was first seen to wait since then; NULL: not yet.
+    Column("waiting_since", UtcDateTime),
+    # SHA-256 of the answer that was read last, and what came of it.
+    Column("seen", String(64)),
+    Column("said", Text),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Index("ix_airflow_actions_due", "open", "next_at"),
+)
+
+airflow_action_approvals = Table(
+    "airflow_action_approvals",
+    metadata,
+    Column("action", String(64), primary_key=True),
+    Column("approval", String(64), primary_key=True, index=True),
+    # Which of them stands where in what is shown.
+    Column("position", Integer, nullable=False),
+    # Whether the bridge has seen that it was decided.
+    Column("noticed", Boolean, nullable=False),
 )
 
 leases = Table(

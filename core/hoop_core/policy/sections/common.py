@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from hoop_core.model import ApprovalTerms, account_key
+from hoop_core.model import account_key
 from hoop_core.spans import parse_span
 from hoop_core.sql.names import Pattern, parse_parts
 from hoop_core.yaml_reader import Fields, Value
 
-APPROVAL_KEYS = ("approvers", "quorum", "pending_for", "valid_for")
 _MOST_DAYS = 90
 
 
@@ -64,18 +63,6 @@ def accounts(fields: Fields) -> frozenset[str] | None:
     if "accounts" not in fields:
         return None
     return frozenset(account_key(name) for name in fields["accounts"].texts("`accounts`"))
-
-
-def approval_terms(value: Value, what: str) -> ApprovalTerms:
-    """Who must answer, how many of them, and in what time: of a rule, or of a mask's exceptions."""
-    f = value.mapping(what, APPROVAL_KEYS, ("approvers",))
-    pending, valid = timedelta(hours=24), timedelta(hours=4)
-    return ApprovalTerms(
-        approvers=tuple(dict.fromkeys(f["approvers"].texts("`approvers`"))),
-        quorum=f["quorum"].integer("`quorum`", 1, 20) if "quorum" in f else 1,
-        pending_for=duration(f["pending_for"], "`pending_for`") if "pending_for" in f else pending,
-        valid_for=duration(f["valid_for"], "`valid_for`") if "valid_for" in f else valid,
-    )
 
 
 def duration(value: Value, what: str) -> timedelta:

@@ -8,7 +8,8 @@ from functools import partial
 
 from hoop_core.masking.masks import Mask, MaskName
 from hoop_core.policy.model import MaskRule
-from hoop_core.policy.sections.common import approval_terms, check_tag, groups, patterns, word
+from hoop_core.policy.sections.common import check_tag, groups, patterns, word
+from hoop_core.policy.sections.terms import approval_terms
 from hoop_core.sql.names import Pattern
 from hoop_core.yaml_reader import Fields, Mistakes, Value
 
@@ -75,7 +76,9 @@ def read_mask(value: Value, tags: Tags) -> MaskRule:
         Mask(name, _options(name, f)),
         columns,
         groups(f, "except_groups") or frozenset(),
-        approval_terms(f["exceptions"], "`exceptions`") if "exceptions" in f else None,
+        approval_terms(f["exceptions"], "`exceptions`", exceptions=True)
+        if "exceptions" in f
+        else None,
         line=value.line,
     )
 

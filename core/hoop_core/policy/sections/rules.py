@@ -11,12 +11,12 @@ from hoop_core.policy.conditions import Condition, ConditionError, compile_condi
 from hoop_core.policy.model import RoleRule, Rule, Then
 from hoop_core.policy.sections.common import (
     accounts,
-    approval_terms,
     check_tag,
     groups,
     patterns,
     word,
 )
+from hoop_core.policy.sections.terms import approval_terms
 from hoop_core.sql.names import stored
 from hoop_core.yaml_reader import Fields, Value
 

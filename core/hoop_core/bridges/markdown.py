@@ -1,0 +1,64 @@
+"""Foreign text inside Markdown that a browser will show: it stays text, and all of it is seen.
+
+CommonMark 0.31: a fence ends at a run of as many backticks as it began with (section 4.5), a code span at a run of
+exactly as many (section 6.1), and a backslash makes any ASCII punctuation literal (section 2.4). On top of that,
+GitHub's autolinks are found in what is plain text by then, so code spans hold whatever may be an address.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_TICKS = re.compile(r"`+")
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_AUTOLINK = re.compile(r"(?i)(://|www\.)")
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+
+
+def visible(text: str) -> str:
+    """`text` with everything that is not seen, or that changes the order of what is seen, as ⟦U+202E⟧."""
+    return "".join(c if _is_seen(c) else f"⟦U+{ord(c):04X}⟧" for c in text)
+
+
+def _is_seen(c: str) -> bool:
+    if c in " \n\t":
+        return True
+    kind = unicodedata.category(c)
+    # Braille blank and Hangul fillers are letters or symbols that look like nothing.
+    return kind not in _UNSEEN and kind != "Zs" and c not in "\u2800\u115f\u1160\u3164\uffa0"
+
+
+def fence(text: str, language: str = "") -> str:
+    """A block of code that `text` cannot end."""
+    text = visible(text)
+    ticks = "`" * max(3, _longest(text) + 1)
+    return f"{ticks}{language}\n{text}\n{ticks}"
+
+
+def code(text: str, *, most: int = 300) -> str:
+    """A code span that `text` cannot end, on one line; longer text is cut where it shows."""
+    text = visible(" ".join(text.split()))
+    if not text:
+        return "–"
+    if len(text) > most:
+        text = text[:most] + "…"
+    ticks = "`" * (_longest(text) + 1)
+    room = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{ticks}{room}{text}{room}{ticks}"
+
+
+def codes(texts: object) -> str:
+    """Several of them, beside each other."""
+    found = [code(str(t)) for t in texts] if isinstance(texts, list | tuple) else []
+    return ", ".join(found) or "–"
+
+
+def prose(text: str, *, most: int = 2000) -> str:
+    """A sentence: no markup, no links."""
+    text = visible(" ".join(text.split()))[:most]
+    return _PUNCTUATION.sub(r"\\\1", _AUTOLINK.sub(lambda m: f"{m[0][:-1]} {m[0][-1]}", text))
+
+
+def _longest(text: str) -> int:
+    return max((len(run) for run in _TICKS.findall(text)), default=0)

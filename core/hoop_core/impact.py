@@ -1,0 +1,216 @@
+"""What a statement would do, counted before people answer for it.
+
+The count is a statement of the caller's own: it passes all gates, under the same masks and filters, with an intent
+and an outcome in the log, and it is never put before approvers itself. Who may change rows but not read them
+gets no count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from hoop_core.approvals.approval import Approval
+from hoop_core.approvals.desk import ApprovalDesk
+from hoop_core.audit.log import utc_now
+from hoop_core.errors import HoopError, where
+from hoop_core.model import Json, Kind
+from hoop_core.plan import Delivered, Plan
+from hoop_core.session.guarded import GuardedSession, QueryRequest
+from hoop_core.sql.counting import Count, count_of
+
+_log = structlog.get_logger(__name__)
+_AS_TEXT = {"PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON"}
+_RESTORED = {
+    Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.TRUNCATE, Kind.COPY_INTO_TABLE,
+}  # fmt: skip
+
+_ENDING = "ending what a question opened"
+
+Run = Callable[[GuardedSession, QueryRequest], Awaitable[Delivered]]
+
+
+@dataclass(slots=True)
+class Foresight:
+    """Counts in the background, a few at once: a question is there at once, its impact a moment later."""
+
+    desk: ApprovalDesk
+    seconds: float = 30.0
+    """The longest that a count may take."""
+    at_once: int = 4
+    end: Callable[[Any], Awaitable[None]] | None = None
+    """Ends the Snowflake session and user of a session that was there for a question only."""
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    _counting: set[str] = field(default_factory=set, repr=False)
+    """Ids of the sessions in which a count is under way."""
+    _room: asyncio.Semaphore | None = field(default=None, repr=False)
+
+    def begin(
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        approval: Approval,
+    ) -> None:
+        """Count for a question that was just put, without waiting for it."""
+        self._counting.add(session.id)
+        task = asyncio.create_task(self._foresee(run, session, request, plan, approval))
+        self._keep(task)
+
+    def release(self, session: GuardedSession) -> asyncio.Future[None]:
+        """A question was put, or refused: end what was opened for it alone, once nothing counts there."""
+        if not session.ahead or session.id in self._counting:
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+        return self._keep(asyncio.create_task(self._let_go(session), name=_ENDING))
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def close(self) -> None:
+        """No count outlives the gateway, and no user that was minted for one."""
+        while self._under_way:
+            for task in self._under_way:
+                if not task.get_name().startswith(_ENDING):
+                    task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _foresee(
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        approval: Approval,
+    ) -> None:
+        try:
+            if self._room is None:
+                self._room = asyncio.Semaphore(self.at_once)
+            async with self._room:
+                impact = await self.of(run, session, request, plan, counted_for=approval.id)
+            await asyncio.to_thread(self.desk.foresee, approval.id, impact)
+        except HoopError as e:
+            _log.error("an impact cannot be put down", approval=approval.id, why=e.text)
+        except Exception as e:
+            _log.error("an impact cannot be counted", approval=approval.id, where=where(e))
+        finally:
+            self._counting.discard(session.id)
+            await asyncio.shield(self.release(session))
+
+    async def _let_go(self, session: GuardedSession) -> None:
+        upstream = await session.detach()
+        if upstream is not None and self.end is not None:
+            await self.end(upstream)
+
+    async def of(
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        *,
+        counted_for: str,
+    ) -> Json:
+        """What the statement would do, as JSON for people. Never raises for what Snowflake or the policy says."""
+        statement = plan.verdict.statement
+        count = None if statement is None else count_of(statement)
+        impact: Json = {
+            "state": "unavailable",
+            "rows": None,
+            "what": None if count is None else count.what,
+            "sql": None,
+            "partitions": None,
+            "partitions_total": None,
+            "bytes": None,
+            "restore": _restore(plan),
+            "why": None,
+            "at": utc_now().isoformat(),
+        }
+        if count is None:
+            return impact | {"why": "This kind of statement changes no rows that could be counted."}
+        if count.rows is not None:
+            return impact | {"state": "counted", "rows": count.rows}
+        impact["sql"] = count.sql
+        try:
+            rows = await self._counted(run, session, request, count, counted_for)
+        except HoopError as e:
+            return impact | {"why": f"The count was refused: {e.message}"}
+        except TimeoutError:
+            return impact | {"why": f"The count took longer than {self.seconds:g} seconds."}
+        except KeyError:
+            return impact | {"why": "The values that the count needs are not bound by position."}
+        if rows is None:
+            return impact | {"why": "The count's answer could not be read."}
+        return impact | {"state": "counted", "rows": rows}
+
+    async def _counted(
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        count: Count,
+        counted_for: str,
+    ) -> int | None:
+        """Raises HoopError, TimeoutError, KeyError."""
+        counting = replace(
+            request,
+            statement_id=str(uuid.uuid4()),
+            sql=count.sql,
+            bindings=count.bindings(request.bindings),
+            parameters={**request.parameters, **_AS_TEXT},
+            describe_only=False,
+            asynchronous=False,
+            bind_stage="",
+            counted_for=counted_for,
+            abandoned=asyncio.Event(),
+            progress=type(request.progress)(),
+        )
+        running = asyncio.ensure_future(run(session, counting))
+        try:
+            delivered = await asyncio.wait_for(asyncio.shield(running), self.seconds)
+        except (TimeoutError, asyncio.CancelledError):
+            counting.abandoned.set()  # it comes to its end, which is logged
+            with suppress(Exception):
+                await asyncio.shield(running)
+            raise
+        return number_in(delivered.answer)
+
+
+def number_in(answer: Json) -> int | None:
+    """The one whole number of a result, in either form that Snowflake sends."""
+    data = answer.get("data") or {}
+    try:
+        if data.get("rowset"):
+            return int(data["rowset"][0][0])
+        with pa.ipc.open_stream(base64.b64decode(data["rowsetBase64"])) as reader:
+            return int(reader.read_all().column(0)[0].as_py())
+    except (KeyError, IndexError, TypeError, ValueError, pa.ArrowException):
+        return None
+
+
+def _restore(plan: Plan) -> str | None:
+    """How it could be undone, for as long as Snowflake keeps what there was (Time Travel).
+
+    https://docs.snowflake.com/en/user-guide/data-time-travel
+    """
+    statement = plan.verdict.statement
+    if statement is None or not statement.writes:
+        return None
+    table = statement.writes[0]
+    if statement.kind in _RESTORED:
+        return f"CREATE TABLE … CLONE {table} BEFORE (STATEMENT => '<query id>')"
+    if statement.kind is Kind.DROP_TABLE:
+        return f"UNDROP TABLE {table}"
+    return None

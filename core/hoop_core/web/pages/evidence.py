@@ -1,0 +1,100 @@
+"""A session's entries of the log, in order, as a person reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hoop_core.model import Json
+from hoop_core.web.pages.statements import MOST_SHOWN, coloured
+
+_TITLES = {
+    "session.opened": ("Session opened", "over"),
+    "session.closed": ("Session closed", "over"),
+    "statement.intent": ("Statement sent to Snowflake", "done"),
+    "statement.outcome": ("Result", "yes"),
+    "statement.refused": ("Statement refused", "no"),
+    "statement.answered": ("Answered by Hoop itself", "over"),
+    "approval.requested": ("Approval asked for", "wait"),
+    "approval.answered": ("Approval answered", "yes"),
+    "approval.expired": ("Request expired", "over"),
+    "credential.minted": ("Snowflake user minted", "over"),
+    "credential.assigned": ("Snowflake user assigned", "over"),
+    "credential.revoked": ("Snowflake user ended", "over"),
+    "endpoint.refused": ("Endpoint refused", "no"),
+}
+_FACTS = (
+    ("reason", "Reason"),
+    ("message", "Why"),
+    ("status", "Status"),
+    ("rows", "Rows"),
+    ("snowflake_user", "Snowflake user"),
+    ("snowflake_role", "Role"),
+    ("query_id", "Query id"),
+    ("digest", "Result digest"),
+    ("executed_sha256", "Executed text (SHA-256)"),
+    ("verdict", "Verdict"),
+)
+_MOST_RAW = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry. `raw` is all of it."""
+
+    seq: int
+    at: str
+    kind: str
+    title: str
+    tone: str
+    sql: Any
+    approval: str
+    facts: list[tuple[str, str]]
+    raw: str
+    cut: bool
+
+
+def steps_of(entries: Iterable[Json]) -> list[Step]:
+    return [_step(entry) for entry in entries]
+
+
+def _step(entry: Json) -> Step:
+    data: Mapping[str, Any] = entry.get("data") or {}
+    kind = str(entry["kind"])
+    title, tone = _TITLES.get(kind, (kind.replace(".", " ").replace("_", " ").capitalize(), "over"))
+    if kind == "statement.outcome" and data.get("status") != "succeeded":
+        title, tone = "Did not succeed", "no"
+    text = data.get("executed") or data.get("sql") or ""
+    approval = data.get("approval")
+    raw = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True)
+    return Step(
+        seq=int(entry["seq"]),
+        at=str(entry["at"]),
+        kind=kind,
+        title=title,
+        tone=tone,
+        sql=coloured(str(text)[:MOST_SHOWN]) if text else "",
+        approval=approval if isinstance(approval, str) else "",
+        facts=[
+            *((label, _brief(data[key])) for key, label in _FACTS if _told(data.get(key))),
+            *(("Recorded", f"{r.get('path')}: SHA-256 {r.get('sha256')}") for r in _recorded(data)),
+        ],
+        raw=raw[:_MOST_RAW],
+        cut=len(raw) > _MOST_RAW,
+    )
+
+
+def _recorded(data: Mapping[str, Any]) -> list[Json]:
+    """The files in which what was shown is kept, with their digests."""
+    found = data.get("recording")
+    return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
+
+
+def _told(value: Any) -> bool:
+    return value not in (None, "", [])
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
