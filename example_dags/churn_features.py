@@ -94,7 +94,8 @@ with DAG(
         """,
     )
 
-    # No WHERE: two data owners must agree. Without a sensor before it the task itself waits, held by Hoop.
+    # No WHERE: two data owners must agree. The task waits in Required Actions, without a worker slot; where Hoop
+    # knows no Airflow, as in `hoop demo`, the statement is held by Hoop.
     clear_staging = HoopSnowflakeOperator(
         task_id="clear_staging",
         purpose="The scores of the old model are wrong",

@@ -169,28 +169,42 @@ class AirflowWorld:
         return self.call("GET", path)
 
     def answer(
-        self, dag_id: str, run_id: str, task_id: str, option: str, reason: str, *, user: str
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        option: str,
+        reason: str,
+        *,
+        user: str,
+        index: int = -1,
     ) -> httpx.Response:
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{index}/hitlDetails"
         body = {"chosen_options": [option], "params_input": {"reason": reason}}
         return self.call("PATCH", path, body, user=user)
 
     def await_state(
-        self, dag_id: str, run_id: str, task_id: str, *states: str, seconds: float = _SECONDS
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        *states: str,
+        seconds: float = _SECONDS,
+        index: int = -1,
     ) -> str:
         def reached() -> str | None:
-            state = self.state(dag_id, run_id, task_id)
+            state = self.state(dag_id, run_id, task_id, index)
             return state if state in states else None
 
         try:
             return str(until(reached, f"{task_id} is {' or '.join(states)}", seconds))
         except AssertionError as e:
-            told = f"{e}; it is {self.state(dag_id, run_id, task_id)}"
+            told = f"{e}; it is {self.state(dag_id, run_id, task_id, index)}"
             raise AssertionError(f"{told}\n{self.task_log(dag_id, run_id, task_id)}") from None
 
-    def await_parked(self, dag_id: str, run_id: str, task_id: str) -> None:
+    def await_parked(self, dag_id: str, run_id: str, task_id: str, index: int = -1) -> None:
         """And not any more in the hands of the executor, which would take an answer amiss."""
-        self.await_state(dag_id, run_id, task_id, "awaiting_input")
+        self.await_state(dag_id, run_id, task_id, "awaiting_input", index=index)
         time.sleep(8)
 
     def task_log(self, dag_id: str, run_id: str, task_id: str) -> str:

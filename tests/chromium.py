@@ -33,7 +33,9 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def context(browser: Browser, *, scheme: str = "light", width: int = 1280, **more: object) -> BrowserContext:
+def context(
+    browser: Browser, *, scheme: str = "light", width: int = 1280, **more: object
+) -> BrowserContext:
     made = browser.new_context(
         color_scheme=scheme,  # type: ignore[arg-type]
         viewport={"width": width, "height": 900},

@@ -53,7 +53,12 @@ class PeopleIdp(Idp):
 
     groups: dict[str, list[str]] = field(default_factory=lambda: dict(GROUPS))
     prompts: list[str] = field(default_factory=list)
-    persons: dict[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    """With "localhost" the provider is another site than Hoop to a browser, as it is in the world."""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     async def authorize(self, request: Request) -> Response:
         asked = dict(request.query_params)
@@ -283,9 +288,11 @@ def provider(kind: str, idp: PeopleIdp, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def pages_world(kind: str, folder: Path, **changes: Any) -> Iterator[PagesWorld]:
+def pages_world(
+    kind: str, folder: Path, *, host: str = "127.0.0.1", **changes: Any
+) -> Iterator[PagesWorld]:
     at_idp, at_hoop = new_ports(2)
-    idp = PeopleIdp(at_idp, {f"http://127.0.0.1:{at_hoop}/hoop/sso/{kind}"})
+    idp = PeopleIdp(at_idp, {f"http://127.0.0.1:{at_hoop}/hoop/sso/{kind}"}, host=host)
     more = {"sign_in": {"failures_per_minute": 0}, **changes}
     chosen = settings(folder, at_hoop, **provider(kind, idp, folder), **more)
     with served(idp.app(), at_idp), gateway(chosen) as made:

@@ -526,6 +526,22 @@ def test_two_replicas_count_an_answer_once(
     assert world.logged("approval.answer_refused") == []
 
 
+def test_what_has_ended_is_forgotten_after_a_while(
+    world: World, clock: Callable[[float], None]
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    world.airflow.respond("alice", "Reject")
+    world.look()
+    ledger = world.bridge._ledger
+    ledger.forget(timedelta(days=30))
+    world.look()  # it is known still
+    clock(31 * 86_400)
+    ledger.forget(timedelta(days=30))
+    with pytest.raises(NoSuchApproval):
+        world.look()
+
+
 @pytest.mark.parametrize(
     "answer",
     [

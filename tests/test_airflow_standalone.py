@@ -117,14 +117,15 @@ def test_a_risky_run_is_approved_in_required_actions_and_finishes(
 
     page.goto(f"{world.url}/plugin/hoop-inbox")
     inbox = page.frame_locator("iframe[title='Hoop inbox']")
-    expect(inbox.get_by_text("CREATE TABLE AS on PROD.FEATURES.RISKY_BROWSER")).to_be_visible()
+    heading = "CREATE TABLE AS on PROD.FEATURES.RISKY_BROWSER"
+    expect(inbox.get_by_role("heading", name=heading)).to_be_visible()
     keep(page, "airflow-inbox")
 
     page.goto(f"{world.url}/required_actions")
     subject = "Hoop: may churn-agent run CREATE TABLE AS on PROD.FEATURES.RISKY_BROWSER?"
     page.get_by_text(subject).first.click()
     expect(page.get_by_text("Why it was stopped")).to_be_visible()
-    expect(page.locator("pre").first).to_contain_text("SELECT CUSTOMER_ID, EMAIL, REGION")
+    expect(page.locator("body")).to_contain_text("SELECT CUSTOMER_ID, EMAIL, REGION FROM")
     approve = page.get_by_test_id("hitl-option-Approve")
     expect(approve).to_be_disabled()  # without a reason
     keep(page, "airflow-required-action")
@@ -290,6 +291,20 @@ def test_the_sensor_is_answered_in_required_actions_for_the_other_task(
     assert rows(behind, "SENSED_S1") == 50_000
     [request] = world.requests("sensed", "s1")
     assert request.run.fields["task_id"] == "build"
+
+
+def test_each_mapped_task_has_its_own_request(world: AirflowWorld, behind: Any) -> None:
+    world.trigger("mapped", "m1")
+    for index in (0, 1):
+        world.await_parked("mapped", "m1", "build", index)
+    assert "mapped `1`" in world.action("mapped", "m1", "build", 1).json()["body"]
+    for index, option in ((0, "Approve"), (1, "Reject")):
+        given = world.answer("mapped", "m1", "build", option, "seen", user="alice", index=index)
+        given.raise_for_status()
+    world.await_state("mapped", "m1", "build", "success", index=0)
+    world.await_state("mapped", "m1", "build", "failed", index=1)
+    assert rows(behind, "MAPPED_A") == 50_000
+    assert rows(behind, "MAPPED_B") is None
 
 
 def test_a_cleared_task_finds_its_request_again(world: AirflowWorld, behind: Any) -> None:

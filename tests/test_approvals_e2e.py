@@ -211,7 +211,9 @@ def standing(stack: DevStack, *, approve: bool = True, **options: Any) -> Approv
 def scheduled(connect: Connect, run: RunContext = RUN) -> SnowflakeConnection:
     from hoop_core.client import hoop_context
 
-    return connect("churn-agent", session_parameters={"HOOP_CONTEXT": _text(hoop_context(run, None))})
+    return connect(
+        "churn-agent", session_parameters={"HOOP_CONTEXT": _text(hoop_context(run, None))}
+    )
 
 
 def _text(context: Any) -> str:
@@ -341,7 +343,10 @@ def test_a_standing_approval_stays_within_what_the_policy_offers(
 
 
 def test_where_the_policy_offers_none_there_is_no_standing_approval(stack: DevStack) -> None:
-    with as_person(stack, "churn-agent") as agent, pytest.raises((PolicyDenied, StatementRefused)) as e:
+    with (
+        as_person(stack, "churn-agent") as agent,
+        pytest.raises((PolicyDenied, StatementRefused)) as e,
+    ):
         agent.request_standing_approval(
             "UPDATE PROD.FEATURES.CHURN_STAGING SET SCORE = {s}",
             {"s": {"type": "number", "min": 0, "max": 1}},

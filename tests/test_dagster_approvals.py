@@ -390,6 +390,31 @@ def test_nothing_is_lost_while_hoop_does_not_answer(
     assert len(tick(three(), resources, instance, token_file).run_requests) == 1
 
 
+def test_of_many_runs_that_wait_each_gets_its_turn(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sensor_module, "_AT_ONCE", 1)
+    other = "apr_" + "0" * 19 + "2"
+    assets = [running("one", "DELETE 1"), running("two", "DELETE 2")]
+    desk.held |= {"DELETE 1": ID, "DELETE 2": other}
+    for asset in assets:
+        ran([asset], resources, instance)
+    desk.status[other] = "approved"
+    sensor = hoop_approval_sensor(gateway_url=URL, token_file=token_file)
+    definitions = dg.Definitions(assets=assets, resources=resources, sensors=[sensor])
+    cursor, started_for = None, list[str]()
+    for _ in range(4):
+        context = dg.build_sensor_context(instance=instance, definitions=definitions, cursor=cursor)
+        result = sensor.evaluate_tick(context)
+        cursor = result.cursor
+        started_for += [r.tags["hoop/approval_id"] for r in result.run_requests]
+    assert started_for == [other, other]  # which Dagster starts once, by its run key
+
+
 def test_a_request_that_the_sensor_may_not_see_leaves_the_run_waiting(
     desk: Desk, resources: dict[str, Any], instance: dg.DagsterInstance, token_file: str
 ) -> None:

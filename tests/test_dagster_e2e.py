@@ -139,7 +139,13 @@ def approve(stack: DevStack, identifier: str) -> None:
 
 
 @pytest.mark.usefixtures("surroundings")
-@pytest.mark.parametrize("how", ["connector", "sqlalchemy", "pandas", "snowpark"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "connector",
+        *(pytest.param(h, marks=pytest.mark.nightly) for h in ("sqlalchemy", "pandas", "snowpark")),
+    ],
+)
 def test_a_held_statement_ends_the_run_and_runs_in_the_one_that_goes_on(
     how: str, stack: DevStack, behind: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:

@@ -23,7 +23,7 @@ from hoop_core.server.app import Gateway
 from hoop_core.signin.refusals import Refusals
 from hoop_core.store import Store
 from hoop_core.store.sign_ins import Journeys, SeenTokens
-from hoop_core.web import api as api_module
+from hoop_core.web import visibility
 from tests.identity_world import OTHER, token
 from tests.saml_world import ACS, HOOP, IDP, SIGNER, encoded, response, sign
 from tests.sign_in_world import Idp, gateway, new_ports, served, settings
@@ -253,7 +253,7 @@ def test_a_session_is_shown_from_its_beginning_and_not_without_end(
     rest = f"{world.url}/hoop/v1/sessions/{session}"
     shown = httpx.get(rest, headers=bearer).json()
     assert (len(shown["entries"]), shown["whole"]) == (21, True)
-    monkeypatch.setattr(api_module, "_MOST_SHOWN", 10_000)
+    monkeypatch.setattr(visibility, "_MOST_SHOWN", 10_000)
     shown = httpx.get(rest, headers=bearer).json()
     assert not shown["whole"]
     assert [e["kind"] for e in shown["entries"][:2]] == ["session.opened", "test"]

@@ -52,9 +52,11 @@ class Recorded:
         self.sent: list[Message] = []
         self.fails: Callable[[], BaseException | None] = lambda: None
         self.hang: asyncio.Event | None = None
+        self.hanging = False
 
     async def send(self, message: Message) -> None:
         if self.hang is not None:
+            self.hanging = True
             await self.hang.wait()
         failed = self.fails()
         if not isinstance(failed, NotSent):
@@ -243,7 +245,8 @@ def test_a_replica_that_was_held_up_does_not_undo_what_another_has_done(world: W
     async def overtaken() -> None:
         channel.hang = asyncio.Event()
         late = asyncio.create_task(slow.tell_next(channel))
-        await asyncio.sleep(0.2)
+        while not channel.hanging:
+            await asyncio.sleep(0.01)
         with world.store.write() as connection:  # its lease runs out meanwhile
             connection.execute(update(notification_cursors).values(claimed_until=utc_now()))
         hang, channel.hang = channel.hang, None
@@ -288,6 +291,17 @@ def test_what_fails_for_good_is_not_tried_again(world: World) -> None:
     world.ask()
     channel.fails = lambda: NotSent("HTTP 410", for_good=True)
     told(notifier, channel)
+    assert "notification.failed" in world.kinds()
+
+
+def test_one_request_that_cannot_be_put_into_words_holds_up_no_other(world: World) -> None:
+    channel = Recorded()
+    notifier = world.notifier(channel)
+    notifier.begin()
+    world.ask(reasons=[{"code": "APPROVAL_REQUIRED"}])
+    told_of = world.ask()
+    told(notifier, channel)
+    assert [json.loads(m.payload)["data"]["approval"] for m in channel.sent] == [told_of]
     assert "notification.failed" in world.kinds()
 
 

@@ -139,9 +139,7 @@ def test_somebody_else_cannot_confirm(world: PagesWorld, ann: Surfer) -> None:
     assert (entry["identity"]["subject"], entry["proven"]["subject"]) == ("ann", "ben")
 
 
-def test_groups_count_as_they_are_when_the_answer_is_given(
-    world: PagesWorld, ann: Surfer
-) -> None:
+def test_groups_count_as_they_are_when_the_answer_is_given(world: PagesWorld, ann: Surfer) -> None:
     asked = world.ask()
     fields = ann.form(ann.get(f"/approvals/{asked.id}"))
     world.idp.groups["ann"] = ["guests"]  # taken away between opening and answering
@@ -267,9 +265,7 @@ def test_a_stale_form_shows_what_changed_and_keeps_the_reason(
     assert world.get(asked.id).status is ApprovalStatus.APPROVED
 
 
-def test_what_changes_on_the_way_to_the_provider_counts_too(
-    world: PagesWorld, ann: Surfer
-) -> None:
+def test_what_changes_on_the_way_to_the_provider_counts_too(world: PagesWorld, ann: Surfer) -> None:
     asked = world.ask(quorum=2)
     held = ann.send(asked.id, reason="Before ben said no.")
     world.surfer("ben").answer(asked.id, "reject", reason="No.")

@@ -175,9 +175,7 @@ def test_a_proof_is_taken_once(world: PagesWorld) -> None:
 
 def test_programs_and_pages_cannot_use_each_others_sign_ins(world: PagesWorld) -> None:
     key = secrets.token_urlsafe(32)
-    asked = httpx.get(
-        f"{world.url}/console/login?browser_mode_redirect_port=45678&proof_key={key}"
-    )
+    asked = httpx.get(f"{world.url}/console/login?browser_mode_redirect_port=45678&proof_key={key}")
     surfer = world.surfer("ann")
     answer = surfer.client.get(asked.headers["location"])
     while not (answer.is_redirect and "localhost:45678" in answer.headers["location"]):

@@ -69,7 +69,8 @@ def test_a_quorum_is_reached_once(pool: Pool, place: Place) -> None:
     identifier = world.ask(place, 0)
     calls = [(place, identifier, f"owner{n}", "approve") for n in range(8)]
     said = Counter(pool.starmap(world.answer, calls, chunksize=1))
-    assert said == {"pending": 1, "approved": 1, "ApprovalRefused": 6}
+    # The first of the two may look at it after the second has answered.
+    assert said["ApprovalRefused"] == 6 and said["approved"] in {1, 2} and said.total() == 8
 
 
 def test_one_person_counts_once_wherever_they_answer(pool: Pool, place: Place) -> None:

@@ -58,3 +58,8 @@ with DAG("sensed", schedule=None, start_date=START, catchup=False):
     build = HoopSnowflakeOperator(task_id="build", sql=table("SENSED_{{ run_id | upper }}"))
     ask = HoopApprovalSensor(task_id="ask", for_task=build)
     ask >> build
+
+with DAG("mapped", schedule=None, start_date=START, catchup=False):
+    HoopSnowflakeOperator.partial(task_id="build").expand(
+        sql=[table("MAPPED_A"), table("MAPPED_B")]
+    )

@@ -13,6 +13,8 @@ import unicodedata
 _TICKS = re.compile(r"`+")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _AUTOLINK = re.compile(r"(?i)(://|www\.)")
+FOLD = "↩"
+_WIDTH = 100
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 
@@ -26,14 +28,21 @@ def _is_seen(c: str) -> bool:
         return True
     kind = unicodedata.category(c)
     # Braille blank and Hangul fillers are letters or symbols that look like nothing.
-    return kind not in _UNSEEN and kind != "Zs" and c not in "\u2800\u115f\u1160\u3164\uffa0"
+    return kind not in _UNSEEN and kind != "Zs" and c not in "\u2800\u115f\u1160\u3164\uffa0" + FOLD
 
 
 def fence(text: str, language: str = "") -> str:
-    """A block of code that `text` cannot end."""
-    text = visible(text)
+    """A block of code that `text` cannot end. Blocks are scrolled, not wrapped: lines that would run out of sight go
+    on after a ↩.
+    """
+    text = "\n".join(_folded(line) for line in visible(text).split("\n"))
     ticks = "`" * max(3, _longest(text) + 1)
     return f"{ticks}{language}\n{text}\n{ticks}"
+
+
+def _folded(line: str) -> str:
+    parts = [line[i : i + _WIDTH] for i in range(0, len(line), _WIDTH)] or [""]
+    return f"{FOLD}\n".join(parts)
 
 
 def code(text: str, *, most: int = 300) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Row
 
+from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import Settings
@@ -129,72 +130,77 @@ class Notifier:
             if at is not None:
                 LAG.labels(settings.name).set(0)
             return False
-        last, found = await asyncio.to_thread(self._first_for, settings, rows)
-        if found is None and last - at.seq < len(
-            rows
-        ):  # pragma: no cover - rows are behind the cursor
-            return False
+        last, news = await asyncio.to_thread(self._first_for, settings, rows)
         seconds = settings.timeout_seconds + _LEASE_SECONDS
         if not await asyncio.to_thread(self._cursors.claim, settings.name, at, seconds):
             return False
         try:
-            if found is None:  # nothing for this channel among them
+            if news is None:  # nothing for this channel among them
                 await asyncio.to_thread(self._cursors.advance, settings.name, last)
                 return True
-            return await self._tell(channel, at, *found)
+            return await self._tell(channel, at, *news)
         except LeaseLost:
             _log.warning("another replica took the channel over", channel=settings.name)
             return False
 
     def _first_for(
         self, settings: NotificationSettings, rows: Sequence[Row[Any]]
-    ) -> tuple[int, tuple[Happening, Message] | None]:
+    ) -> tuple[int, tuple[Happening, Approval] | None]:
         """The first of the entries that the channel tells of; else the last that it need not tell of."""
-        last = rows[-1].seq
+        accounts = set(map(account_key, settings.accounts))
         for row in rows:
-            found = happening(row.seq, row.kind, row.entry)
-            if found is None or found.event not in settings.events:
+            news = happening(row.seq, row.kind, row.entry)
+            if news is None or news.event not in settings.events:
                 continue
-            approval = self._desk.get(found.approval)
+            approval = self._desk.get(news.approval)
             if settings.approvers and not set(settings.approvers) & set(approval.approvers):
                 continue
-            account = str(approval.body.get("account") or "")
-            if settings.accounts and account not in set(map(account_key, settings.accounts)):
+            if accounts and approval.body.get("account") not in accounts:
                 continue
-            page = f"{self._public_url}/approvals/{approval.id}"
-            made = message(
-                found, approval, page=page, sender=self._sender, show_sql=settings.show_sql
-            )
-            return row.seq, (found, made)
-        return last, None
+            return row.seq, (news, approval)
+        return rows[-1].seq, None
 
-    async def _tell(self, channel: Channel, at: Cursor, news: Happening, made: Message) -> bool:
+    async def _tell(
+        self, channel: Channel, at: Cursor, news: Happening, approval: Approval
+    ) -> bool:
         """Send it, and move on or come back later. Raises LeaseLost, StoreUnavailable."""
-        settings = channel.settings
-        LAG.labels(settings.name).set(_age(news.at))
+        name, last = channel.settings.name, at.tries + 1
+        LAG.labels(name).set(_age(news.at))
         try:
-            await channel.send(made)
+            await channel.send(self._composed(channel.settings, news, approval))
         except NotSent as e:
-            if not e.for_good and at.tries + 1 < settings.tries:
-                MESSAGES.labels(settings.name, "failed").inc()
-                await asyncio.to_thread(self._cursors.failed, settings.name, e.why, pause(at.tries))
+            if not e.for_good and last < channel.settings.tries:
+                MESSAGES.labels(name, "failed").inc()
+                await asyncio.to_thread(self._cursors.failed, name, e.why, pause(at.tries))
                 return False
-            MESSAGES.labels(settings.name, "given_up").inc()
-            _log.error("a notification is given up", channel=settings.name, why=e.why)
+            MESSAGES.labels(name, "given_up").inc()
+            _log.error("a notification is given up", channel=name, why=e.why)
             entry = {
-                "channel": settings.name,
+                "channel": name,
                 "of_entry": news.seq,
                 "event": news.event,
                 "approval": news.approval,
-                "message": made.id,
-                "tries": at.tries + 1,
+                "tries": last,
                 "why": e.why,
             }
-            await asyncio.to_thread(self._cursors.give_up, settings.name, news.seq, entry)
+            await asyncio.to_thread(self._cursors.give_up, name, news.seq, entry)
             return True
-        MESSAGES.labels(settings.name, "sent").inc()
-        await asyncio.to_thread(self._cursors.advance, settings.name, news.seq)
+        MESSAGES.labels(name, "sent").inc()
+        await asyncio.to_thread(self._cursors.advance, name, news.seq)
         return True
+
+    def _composed(
+        self, settings: NotificationSettings, news: Happening, approval: Approval
+    ) -> Message:
+        """Raises NotSent: one request that cannot be put into words must not hold up those behind it."""
+        page = f"{self._public_url}/approvals/{approval.id}"
+        try:
+            return message(
+                news, approval, page=page, sender=self._sender, show_sql=settings.show_sql
+            )
+        except Exception as e:
+            _log.error("a message cannot be composed", approval=approval.id, where=where(e))
+            raise NotSent("it could not be put into words", for_good=True) from None
 
 
 def pause(tries: int) -> float:

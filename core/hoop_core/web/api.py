@@ -32,6 +32,7 @@ from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json
 from hoop_core.signin.door import SignIn, TooManyFailures
 from hoop_core.store import Store
 from hoop_core.web.masking import MaskingExceptions
+from hoop_core.web.openapi import document
 from hoop_core.web.questions import REASON_LIMIT, Opener, Questions
 from hoop_core.web.visibility import Visibility
 
@@ -41,6 +42,9 @@ _RUN_FILTERS = (
     "dag_id", "run_id", "task_id", "map_index", "job_name", "step_key", "asset_key",
 )  # fmt: skip
 _Endpoint = Callable[[Request, Identity], Awaitable[Response]]
+
+
+BASE = "/hoop/v1"
 
 
 class NoSuchSession(Refused):
@@ -67,7 +71,7 @@ class Api:
         self._questions = Questions(guard, open_upstream)
 
     def routes(self) -> list[Route]:
-        base = "/hoop/v1"
+        base = BASE
         table: list[tuple[str, str, _Endpoint]] = [
             ("GET", "/approvals", self.list_approvals),
             ("POST", "/approvals", self.ask),
@@ -85,7 +89,11 @@ class Api:
             ("GET", "/sessions", self.list_sessions),
             ("GET", "/sessions/{id}", self.show_session),
         ]
-        return [Route(base + path, self.called(end), methods=[verb]) for verb, path, end in table]
+        described = Route(base + "/openapi.json", _described, methods=["GET"])
+        return [
+            described,
+            *(Route(base + path, self.called(end), methods=[verb]) for verb, path, end in table),
+        ]
 
     def called(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint for a verified caller, with every error as JSON."""
@@ -255,6 +263,11 @@ class Api:
 
     async def _body(self, request: Request) -> Json:
         return await read_json(request, self._settings.max_body_bytes)
+
+
+async def _described(_request: Request) -> Response:
+    """For everybody: it says nothing of what is here."""
+    return JSONResponse(document(BASE))
 
 
 def _client(request: Request) -> Json:

@@ -13,6 +13,7 @@ in the store, and the desk takes one voice of a person once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from weakref import WeakValueDictionary
@@ -51,6 +52,7 @@ _FIRST_LOOK = timedelta(seconds=3)
 _LONGEST = timedelta(minutes=10)
 _FORGOTTEN = timedelta(hours=1)
 _IMPACT_LOOK_SECONDS = 0.25
+_KEPT, _TIDY_EVERY = timedelta(days=30), 1000
 _GRANTED = frozenset({ApprovalStatus.APPROVED, ApprovalStatus.CONSUMED})
 
 
@@ -173,10 +175,12 @@ class AirflowBridge:
             await remote.close()
 
     async def _follow(self, settings: AirflowSettings) -> None:
-        while True:
+        for number in itertools.count():
             await asyncio.sleep(settings.poll_seconds)
             try:
                 await self.turn(settings.name)
+                if number % _TIDY_EVERY == 0:
+                    await asyncio.to_thread(self._ledger.forget, _KEPT)
             except StoreUnavailable as e:
                 _log.error("Airflow cannot be followed", instance=settings.name, why=e.text)
             except Exception as e:

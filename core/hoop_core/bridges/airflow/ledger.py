@@ -153,6 +153,14 @@ class Ledger:
     def close(self, action: Action) -> None:
         self._set(action, open=False)
 
+    def forget(self, age: timedelta) -> None:
+        """What has ended so long ago is in the log."""
+        old = (actions.c.open.is_(False)) & (actions.c.parked_at < utc_now() - age)
+        with self._store.write() as connection:
+            gone = select(actions.c.key).where(old)
+            connection.execute(delete(links).where(links.c.action.in_(gone)))
+            connection.execute(delete(actions).where(old))
+
     def _set(self, action: Action, **values: Any) -> None:
         """Nothing, if the task was parked anew meanwhile."""
         query = (

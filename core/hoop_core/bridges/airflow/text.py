@@ -11,7 +11,7 @@ from typing import Any
 from hoop_core.approvals.approval import Approval
 from hoop_core.audit.canonical import canonical
 from hoop_core.bridges.airflow.values import APPROVE, IN_HOOP, REJECT, Shown
-from hoop_core.bridges.markdown import code, codes, fence, prose, visible
+from hoop_core.bridges.markdown import FOLD, code, codes, fence, prose, visible
 from hoop_core.model import Json
 
 _MOST_BYTES = 60_000
@@ -147,6 +147,8 @@ def _texts(approval: Approval) -> list[str]:
     body = approval.body
     sent, runs = str(body.get("sql") or ""), body.get("rewritten")
     parts = [fence(sent, "sql")]
+    if any(FOLD in p for p in (*parts, fence(str(runs or "")))):
+        parts.append(f"A line that is too long goes on after {FOLD}.")
     if runs is not None and runs != sent:
         parts += ["With masks and filters in force, exactly this will run:", fence(runs, "sql")]
     for name, value in (

@@ -83,6 +83,12 @@ def marked(text: str, *, foreign: bool = False) -> Markup:
     return Markup("".join(out))  # noqa: S704 - every piece is escaped above
 
 
+def breakable(text: str) -> Markup:
+    """The same with places where long names may go on in the next line."""
+    words = ((marked(word) for word in part.split("_")) for part in text.split("."))
+    return Markup(".<wbr>").join(Markup("_<wbr>").join(part) for part in words)
+
+
 def shortened(text: str, most: int) -> str:
     """For places with little room: the whole text is elsewhere on the page."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from hoop_core.web.pages.plain import marked, shortened
+from hoop_core.web.pages.plain import breakable, marked, shortened
 
 HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
@@ -69,6 +69,7 @@ class Rendering:
         filters: dict[str, Callable[..., Any]] = {
             "plain": plain,
             "brief": brief,
+            "breakable": broken,
             "moment": moment,
             "distance": distance,
             "ago": ago,
@@ -122,6 +123,10 @@ def plain(text: object) -> Markup:
 
 def brief(text: object, most: int = 60) -> Markup:
     return marked(shortened(str(text), most))
+
+
+def broken(text: object, most: int = 60) -> Markup:
+    return breakable(shortened(str(text), most))
 
 
 def moment(at: datetime | str | None) -> Markup:
