@@ -123,8 +123,9 @@ def resumed(
         operator.log.info("%s", said)
     requests = [client.approval(i) for i in identifiers]
     for request in requests:
+        operator.hoop_page = page(hook, request)
         fail_if_ended(
-            request, f"task {request.run.fields.get('task_id', '')!r}", page(hook, request)
+            request, f"task {request.run.fields.get('task_id', '')!r}", operator.hoop_page
         )
     if any(r.status is ApprovalStatus.PENDING for r in requests):
         park(operator, ti, hook, client, requests)

@@ -300,6 +300,14 @@ def test_hoop_decides_that_it_runs_whatever_airflow_says(
     assert ran == ["DELETE FROM T"]
 
 
+def test_the_button_leads_to_the_request_also_after_the_task_went_on(hoop: Hoop) -> None:
+    hoop.needed = {"DELETE FROM T": "approved"}
+    task = operator()
+    resume(task, "apr_0")
+    [link] = task.operator_extra_links
+    assert link.get_link(task, ti_key=None) == "https://hoop.test/approvals/apr_0"
+
+
 @pytest.mark.parametrize("event", [ANSWERED, TIMED_OUT])
 def test_hoop_decides_that_it_waits_whatever_airflow_says(
     hoop: Hoop, shown: list[dict[str, Any]], ran: list[Any], event: Any

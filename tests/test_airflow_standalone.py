@@ -128,8 +128,10 @@ def test_a_risky_run_is_approved_in_required_actions_and_finishes(
     expect(page.locator("body")).to_contain_text("SELECT CUSTOMER_ID, EMAIL, REGION FROM")
     approve = page.get_by_test_id("hitl-option-Approve")
     expect(approve).to_be_disabled()  # without a reason
-    keep(page, "airflow-required-action")
     page.fill("#element_reason", "The scores are stale")
+    expect(approve).to_be_enabled()
+    page.set_viewport_size({"width": 1280, "height": 1500})
+    keep(page, "airflow-required-action")
     approve.click()
     world.await_state("risky", "browser", "build", "success")
 
@@ -150,9 +152,9 @@ def test_a_risky_run_is_approved_in_required_actions_and_finishes(
     with page.context.expect_page() as opened:
         tab.get_by_role("link", name="Open in Hoop").click()
     assert request.id in opened.value.url or opened.value.url.startswith("http")
-    page.goto(f"{world.url}/dags/risky/runs/browser/tasks/build/details")
-    link = page.get_by_role("link", name="Hoop approval")
-    expect(link).to_have_attribute("href", f"{world.stack.info.gateway_url}/approvals/{request.id}")
+    path = "/dags/risky/dagRuns/browser/taskInstances/build/links"
+    links = world.call("GET", path).json()["extra_links"]
+    assert links == {"Hoop approval": f"{world.stack.info.gateway_url}/approvals/{request.id}"}
 
 
 def test_no_page_of_the_plugin_is_shown_to_who_is_not_signed_in(world: AirflowWorld) -> None:

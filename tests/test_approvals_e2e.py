@@ -94,9 +94,13 @@ def test_a_request_says_how_many_rows_it_would_touch_and_the_count_is_on_record(
     assert impact is not None
     assert (impact.rows, impact.what) == (there, "rows that would be deleted")
     assert "BEFORE (STATEMENT" in impact.restore
+    assert (impact.partitions, impact.partitions_total) == (1, 1)
+    assert impact.bytes
     counts = [e for e in entries(stack, "statement.intent") if e.get("counted_for") == asked.id]
     assert [c["sql"] for c in counts] == [impact.sql]
     assert counts[0]["decision"]["decision"] == "allow"
+    explained = [e for e in entries(stack, "approval.explaining") if e["approval"] == asked.id]
+    assert explained[0]["executed"] == f"EXPLAIN USING JSON {asked.rewritten}"
 
 
 def test_a_count_leaves_no_user_behind(stack: DevStack) -> None:

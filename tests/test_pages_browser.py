@@ -166,7 +166,9 @@ def evil() -> Iterator[Evil]:
         yield site
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["localhost", pytest.param("127.0.0.1", marks=pytest.mark.nightly)]
+)
 def test_a_form_of_another_origin_answers_nothing(
     browser: Browser, oidc: PagesWorld, evil: Evil, host: str
 ) -> None:

@@ -222,6 +222,7 @@ def test_the_exact_text_can_be_fetched_byte_for_byte(world: PagesWorld, ann: Sur
         ({}, "nightly-scoring wants to DELETE from PROD.FEATURES.SCORES no WHERE clause"),
         ({"facts": {"has_where": True}}, "wants to DELETE from PROD.FEATURES.SCORES"),
         ({"facts": {"has_where": True, "is_unbounded": True}}, "a WHERE clause that excludes nothing"),
+        ({"kind": "create_table", "facts": {"replaces": True}}, "replaces it if it is there"),
         ({"kind": "truncate"}, "TRUNCATE PROD.FEATURES.SCORES (remove every row)"),
         ({"kind": "create_table_as", "reads": ["A.B.C"]}, "PROD.FEATURES.SCORES from A.B.C"),
         ({"kind": "select", "reads": ["A.B.C", "A.B.D", "A.B.E"]}, "read A.B.C, A.B.D and 1 more"),

@@ -87,6 +87,10 @@ class ApprovalDesk:
 
         self._log.append("approval.impact", write)
 
+    def explaining(self, entry: Json, session_id: str) -> None:
+        """Put down that Snowflake is about to be asked for the plan of a statement that waits."""
+        self._log.append("approval.explaining", entry, session_id=session_id)
+
     # ------------------------------------------------------------------ answering
 
     def answer(

@@ -14,7 +14,7 @@ _TICKS = re.compile(r"`+")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _AUTOLINK = re.compile(r"(?i)(://|www\.)")
 FOLD = "↩"
-_WIDTH = 100
+_WIDTH = 80
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 

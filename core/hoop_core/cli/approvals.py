@@ -264,6 +264,8 @@ def _foreseen(approval: Approval) -> dict[str, str]:
         if impact.rows is not None
         else f"not counted: {impact.why}"
     )
+    if impact.partitions is not None:
+        counted += f"; scans {impact.partitions:,} of {impact.partitions_total or 0:,} partitions"
     return {"impact": counted, **({"could be undone by": impact.restore} if impact.restore else {})}
 
 

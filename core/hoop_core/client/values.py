@@ -69,6 +69,10 @@ class Impact:
     """How it could be undone afterwards; empty: not at all."""
     sql: str = ""
     """The count that was run, under the caller's own masks."""
+    partitions: int | None = None
+    """Micro-partitions that it would scan, of so many that its tables have."""
+    partitions_total: int | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,9 @@ def _impact(body: Mapping[str, Any] | None) -> Impact | None:
         body.get("why") or "",
         body.get("restore") or "",
         body.get("sql") or "",
+        body.get("partitions"),
+        body.get("partitions_total"),
+        body.get("bytes"),
     )
 
 

@@ -13,6 +13,7 @@ from sqlglot import exp
 from hoop_core.devstack.emulator import (
     account_sql,
     authorise,
+    explaining,
     functions,
     governance_sql,
     procedures,
@@ -100,6 +101,8 @@ class Performer:
         staged = stage_statements.read(query.sql, connection.database, connection.schema)
         if staged is not None:
             perform = partial(self._stage_statement, query, staged)
+        elif (inner := explaining.explained(query.sql)) is not None:
+            perform = partial(self._explain, query, inner)
         elif statement is None:
             prepared = self._prepare(query, tokens)
             if prepared.wait and not query.body.get("describeOnly"):
@@ -163,6 +166,17 @@ class Performer:
         infers = isinstance(statement, stage_statements.Infer)
         rows_as = session.result_format(query.parameters) if infers else "JSON"
         return self._outcome(query, Ran(done, SELECT if infers else DDL), rows_as, infers)
+
+    def _explain(self, query: Query, sql: str) -> Outcome:
+        session = query.session
+        query.kind = "EXPLAIN"
+        tree, _ = self.temporary.resolve(parse(sql), session)
+        explaining.check(tree)
+        plan = authorise.plan(tree, session.connection.database, session.connection.schema)
+        roles = session.roles(self._account) | {self.temporary.owner(session)}
+        authorise.check(plan, self._account, roles)
+        table = explaining.plan_of([n.on for n in plan.needs], self._engine.sizes())
+        return self._outcome(query, Ran(table, SHOW), rows_as="JSON")
 
     # -- data statements ------------------------------------------------------------------------
     def _prepare(self, query: Query, tokens: list[Any]) -> _Prepared:

@@ -235,6 +235,8 @@ def _warning(question: Json) -> str:
             return "no WHERE clause"
         if facts.get("is_unbounded"):
             return "a WHERE clause that excludes nothing"
+    if facts.get("replaces"):
+        return "replaces it if it is there"
     return ""
 
 

@@ -85,8 +85,7 @@ def marked(text: str, *, foreign: bool = False) -> Markup:
 
 def breakable(text: str) -> Markup:
     """The same with places where long names may go on in the next line."""
-    words = ((marked(word) for word in part.split("_")) for part in text.split("."))
-    return Markup(".<wbr>").join(Markup("_<wbr>").join(part) for part in words)
+    return Markup(".<wbr>").join(marked(part) for part in text.split("."))
 
 
 def shortened(text: str, most: int) -> str:
