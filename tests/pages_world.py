@@ -18,11 +18,13 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 from lxml import etree
+from sqlalchemy import insert
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.binding import Binding
+from hoop_core.audit.log import utc_now
 from hoop_core.config import Settings
 from hoop_core.model import (
     ApprovalTerms,
@@ -34,6 +36,7 @@ from hoop_core.model import (
 )
 from hoop_core.records import person_json, sha256
 from hoop_core.server.app import Gateway
+from hoop_core.store.tables import sessions
 from tests.saml_world import HOOP, NS, SIGNER, encoded, response, sign
 from tests.sign_in_world import CLIENT, SECRET, Idp, gateway, new_ports, served, settings
 
@@ -266,6 +269,20 @@ class PagesWorld:
             **body,
         }  # fmt: skip
         return self.gateway.guard.desk.ask(bound, terms, question, session_id=None)
+
+    def session(self, who: Identity, identifier: str, *, application: str = "tests") -> None:
+        """A session as the gateway keeps it; its entries are the caller's to write."""
+        body = {
+            "identity": person_json(who),
+            "snowflake_role": "ML_READER",
+            "client": {"application": application},
+        }
+        with self.gateway.store.write() as connection:
+            connection.execute(
+                insert(sessions).values(
+                    id=identifier, identity_key=who.key, body=body, opened_at=utc_now(), account=""
+                )
+            )
 
     def get(self, identifier: str) -> Approval:
         return self.gateway.guard.desk.get(identifier)

@@ -130,7 +130,7 @@ def test_a_risky_run_is_approved_in_required_actions_and_finishes(
     expect(approve).to_be_disabled()  # without a reason
     page.fill("#element_reason", "The scores are stale")
     expect(approve).to_be_enabled()
-    page.set_viewport_size({"width": 1280, "height": 1500})
+    page.set_viewport_size({"width": 1200, "height": 1380})
     keep(page, "airflow-required-action")
     approve.click()
     world.await_state("risky", "browser", "build", "success")

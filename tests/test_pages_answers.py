@@ -109,6 +109,7 @@ def test_glass_is_broken_by_one_and_reviewed_by_another(world: PagesWorld, ann: 
     assert "Close the review" not in cat.get(f"/approvals/{asked.id}").text
     assert "Close the review" in ann.get(f"/approvals/{asked.id}").text
     assert "waits for a review" in ann.get("/approvals").text
+    assert asked.id in ann.get("/approvals?show=review").text
     ann.answer(asked.id, "review", reason="It was right.")
     assert not world.get(asked.id).review_open
 

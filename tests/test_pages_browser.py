@@ -103,8 +103,13 @@ def test_axe_finds_nothing_serious(browser: Browser, oidc: PagesWorld, scheme: s
     )
     oidc.ask("", kind="masking_exception", rewritten="", columns=["A.B.C.D"], seconds=60)
     oidc.surfer("ben").answer(asked.id, reason="fine")
+    identifier = f"ses_axe_{scheme}"
+    oidc.session(oidc.person("eve", "ml-agents"), identifier)
+    for kind in ("session.opened", "statement.refused", "statement.outcome"):
+        entry = {"sql": "SELECT 1 FROM t -- x", "rows": 1}
+        oidc.gateway.log.append(kind, entry, session_id=identifier)
     page = signed_in(browser, oidc, who="cat", scheme=scheme)
-    for way in ("/approvals", f"/approvals/{asked.id}", "/standing", "/sessions", "/approvals/no",
+    for way in (f"/sessions/{identifier}", "/approvals", f"/approvals/{asked.id}", "/standing", "/sessions", "/approvals/no",
                 "/signed-out", "/approvals?show=mine"):  # fmt: skip
         page.goto(oidc.url + way)
         for summary in page.locator("details > summary").all():

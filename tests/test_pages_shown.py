@@ -530,3 +530,46 @@ def test_standing_grants_have_a_page(world: PagesWorld, ann: Surfer, kind: str) 
     made = shown_request(world.get(asked.id), world.person("ann", OWNERS), utc_now())
     assert made.can["approve"] is None
     assert line_of(world.get(asked.id), utc_now()).kind == kind
+
+
+# ---------------------------------------------------------------------- sessions
+
+
+def test_a_session_tells_its_statements_refusals_answers_and_digests_in_order(
+    world: PagesWorld, ann: Surfer
+) -> None:
+    """For those who may read it; for others there is no such session."""
+    who = world.person("eve", "ml-agents")
+    identifier = "ses_" + hashlib.sha256(b"told").hexdigest()[:20]
+    world.session(who, identifier, application=EVIL)
+    log = world.gateway.log
+    log.append("session.opened", {"snowflake_role": "ML_READER"}, session_id=identifier)
+    log.append("statement.refused", {"sql": EVIL, "message": EVIL}, session_id=identifier)
+    asked = world.ask("DELETE FROM s", who=who)
+    log.append("approval.requested", {"approval": asked.id}, session_id=identifier)
+    world.surfer("ben").answer(asked.id, reason="Agreed.")
+    log.append(
+        "statement.intent",
+        {"executed": "DELETE FROM s", "approval": asked.id},
+        session_id=identifier,
+    )
+    recording = [{"path": "x/00001.arrow", "sha256": "d" * 64, "size": 1}]
+    log.append("statement.outcome", {"status": "succeeded", "rows": 7, "recording": recording},
+               session_id=identifier)  # fmt: skip
+    page = world.surfer("rita").get(f"/sessions/{identifier}")
+    told = text_of(page)
+    parts = ["Session opened", "Statement refused", "[U+202E]", "Approval asked for", "by ben", "Agreed.",
+             "Statement sent to Snowflake", "DELETE FROM s", "Result", "SHA-256 " + "d" * 64]  # fmt: skip
+    places = [told.index(p) for p in parts]
+    assert places == sorted(places)
+    assert "<script>alert" not in page.text
+    assert identifier in world.surfer("eve").get("/sessions").text
+    refused = world.surfer("ben").get(f"/sessions/{identifier}")
+    assert refused.status_code == (200 if OWNERS in world.settings.gateway.readers else 404)
+    other = world.surfer("pat_nobody")
+    world.idp.groups["pat_nobody"] = ["guests"]
+    assert other.get(f"/sessions/{identifier}").status_code == 404
+    assert identifier not in other.get("/sessions").text
+
+
+EVIL = "<script>alert(1)</script>\u202e"

@@ -199,7 +199,7 @@ class Asking:
         Raises StoreUnavailable.
         """
         terms = plan.verdict.decision.approval
-        if terms is None or terms.standing is None or plan.staged.as_json():
+        if terms is None or terms.standing is None or plan.staged.as_json() or request.counted_for:
             return plan, None
         binding = plan.binding
         scope = schedules.scope_of(session.identity, session.role, session.account, session.run)

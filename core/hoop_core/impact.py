@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -38,6 +39,8 @@ _RESTORED = {
     Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.TRUNCATE, Kind.COPY_INTO_TABLE,
 }  # fmt: skip
 
+_MOST_ASKED = 200
+"""Questions whose counts may wait for their turn; others get none, which their page says."""
 _ENDING = "ending what a question opened"
 
 Run = Callable[[GuardedSession, QueryRequest], Awaitable[Delivered]]
@@ -54,6 +57,8 @@ class Foresight:
     end: Callable[[Any], Awaitable[None]] | None = None
     """Ends the Snowflake session and user of a session that was there for a question only."""
     _under_way: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    _asked: set[str] = field(default_factory=set, repr=False)
+    """Ids of the approvals that are being counted for."""
     _counting: set[str] = field(default_factory=set, repr=False)
     """Ids of the sessions in which a count is under way."""
     _room: asyncio.Semaphore | None = field(default=None, repr=False)
@@ -66,7 +71,11 @@ class Foresight:
         plan: Plan,
         approval: Approval,
     ) -> None:
-        """Count for a question that was just put, without waiting for it."""
+        """Count for a question that was just put, without waiting for it; once, however often it is put."""
+        if approval.id in self._asked or len(self._asked) >= _MOST_ASKED:
+            return
+        session = _aside(session)
+        self._asked.add(approval.id)
         self._counting.add(session.id)
         task = asyncio.create_task(self._foresee(run, session, request, plan, approval))
         self._keep(task)
@@ -111,6 +120,7 @@ class Foresight:
         except Exception as e:
             _log.error("an impact cannot be counted", approval=approval.id, where=where(e))
         finally:
+            self._asked.discard(approval.id)
             self._counting.discard(session.id)
             await asyncio.shield(self.release(session))
 
@@ -218,6 +228,27 @@ class Foresight:
                 await asyncio.shield(running)
             raise
         return number_in(delivered.answer)
+
+
+def _aside(session: GuardedSession) -> GuardedSession:
+    """Where to count. A session that has no user yet gets none by waiting for people, for there may be many that wait:
+    the count has a short one of its own.
+    """
+    if session.ahead or session.opened_upstream() is not None:
+        return session
+    return GuardedSession(
+        id="ask_" + secrets.token_hex(12),
+        identity=session.identity,
+        role=session.role,
+        names=session.names,
+        run=session.run,
+        client=session.client,
+        parameters=dict(session.parameters),
+        opened_at=utc_now(),
+        open_upstream=session.open_upstream,
+        account=session.account,
+        ahead=True,
+    )
 
 
 def number_in(answer: Json) -> int | None:

@@ -202,7 +202,7 @@ def asked(approval: Approval, visitor: Identity, now: datetime) -> Asked:
         staged=question.get("staged") or [],
         windows=[str(Window.from_json(w)) for w in question.get("windows") or ()],
         approved_by=[a for a in approval.answers if a["verdict"] == AnswerVerdict.APPROVE],
-        events=_events(approval),
+        events=events_of(approval),
         stamp=state_of(approval),
         can=_can(approval, visitor),
     )
@@ -297,7 +297,8 @@ def _difference(sent: Text | None, runs: Text | None) -> Difference | None:
 # ---------------------------------------------------------------------- what has happened
 
 
-def _events(approval: Approval) -> list[Event]:
+def events_of(approval: Approval) -> list[Event]:
+    """Everything that happened to a request, in order."""
     question = approval.body
     found = [Event(approval.created_at.isoformat(), "Asked", _name(question.get("requester")))]
     for answer in approval.answers:

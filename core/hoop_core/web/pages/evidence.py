@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hoop_core.approvals.approval import Approval
 from hoop_core.model import Json
+from hoop_core.web.pages.asked import events_of
 from hoop_core.web.pages.statements import MOST_SHOWN, coloured
 
 _TITLES = {
@@ -56,18 +58,19 @@ class Step:
     cut: bool
 
 
-def steps_of(entries: Iterable[Json]) -> list[Step]:
-    return [_step(entry) for entry in entries]
+def steps_of(entries: Iterable[Json], asked: Mapping[str, Approval]) -> list[Step]:
+    """`asked` are the questions of these entries, with what became of them."""
+    return [_step(entry, asked) for entry in entries]
 
 
-def _step(entry: Json) -> Step:
+def _step(entry: Json, asked: Mapping[str, Approval]) -> Step:
     data: Mapping[str, Any] = entry.get("data") or {}
     kind = str(entry["kind"])
     title, tone = _TITLES.get(kind, (kind.replace(".", " ").replace("_", " ").capitalize(), "over"))
     if kind == "statement.outcome" and data.get("status") != "succeeded":
         title, tone = "Did not succeed", "no"
     text = data.get("executed") or data.get("sql") or ""
-    approval = data.get("approval")
+    approval = str(data.get("approval") or "")
     raw = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True)
     return Step(
         seq=int(entry["seq"]),
@@ -76,14 +79,26 @@ def _step(entry: Json) -> Step:
         title=title,
         tone=tone,
         sql=coloured(str(text)[:MOST_SHOWN]) if text else "",
-        approval=approval if isinstance(approval, str) else "",
+        approval=approval,
         facts=[
             *((label, _brief(data[key])) for key, label in _FACTS if _told(data.get(key))),
+            *_became(asked.get(approval) if kind == "approval.requested" else None),
             *(("Recorded", f"{r.get('path')}: SHA-256 {r.get('sha256')}") for r in _recorded(data)),
         ],
         raw=raw[:_MOST_RAW],
         cut=len(raw) > _MOST_RAW,
     )
+
+
+def _became(approval: Approval | None) -> list[tuple[str, str]]:
+    """The answers to a question, in order."""
+    if approval is None:
+        return []
+    told = [
+        (e.what, f"by {e.who or 'Hoop'}, {e.at or ''}{': ' + e.reason if e.reason else ''}")
+        for e in events_of(approval)
+    ]
+    return told[1:]  # that it was asked is the entry itself
 
 
 def _recorded(data: Mapping[str, Any]) -> list[Json]:

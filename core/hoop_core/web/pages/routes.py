@@ -42,9 +42,12 @@ _TABS = {
     "mine": "Asked by me",
     "decided": "Decided",
     "all": "All I may see",
+    "review": "To review",
 }
 _STANDING = {EXCEPTION: "Masking exceptions", STANDING: "Standing approvals"}
 _ENTRIES = 200
+_QUESTIONS = 50
+"""Of which a session's page tells the answers; the others have a link."""
 Endpoint = Callable[[Request, Visitor], Awaitable[Response]]
 
 
@@ -157,6 +160,7 @@ class Pages:
             "mine": {"asked_by": caller},
             "decided": {"decided": True, "seen_by": self._visible_to.seen_by(caller)},
             "all": {"seen_by": self._visible_to.seen_by(caller)},
+            "review": {"review_open": True, "seen_by": self._visible_to.seen_by(caller)},
         }
         return {**chosen[tab], "before": before, "limit": _ROWS + 1}
 
@@ -173,7 +177,7 @@ class Pages:
             visitor=visitor,
             at="approvals",
             tab=tab,
-            tabs=_TABS,
+            tabs={k: v for k, v in _TABS.items() if k != "review" or reviews or tab == k},
             lines=[line_of(a, now) for a in shown],
             waiting=waiting,
             reviews=reviews,
@@ -258,7 +262,8 @@ class Pages:
 
     def _session(self, visitor: Visitor, session: dict[str, Any], skip: int) -> Response:
         entries, whole = self._visible_to.entries(session["id"])
-        steps = steps_of(entries[skip : skip + _ENTRIES])
+        part = entries[skip : skip + _ENTRIES]
+        steps = steps_of(part, self._answers_to(part, visitor.identity))
         following = skip + _ENTRIES if len(entries) > skip + _ENTRIES else None
         return self.rendering.page(
             "session.html",
@@ -271,6 +276,12 @@ class Pages:
             whole=whole,
             following=following and f"/sessions/{session['id']}?skip={following}",
         )
+
+    def _answers_to(self, entries: list[Any], caller: Identity) -> dict[str, Approval]:
+        """What became of the questions of a session: answers are given in sessions of others."""
+        asked = [e["data"].get("approval") for e in entries if e["kind"] == "approval.requested"]
+        found = [self._guard.desk.get(i) for i in asked[:_QUESTIONS] if isinstance(i, str)]
+        return {a.id: a for a in found if self._visible_to.may_see(caller, a)}
 
     # ------------------------------------------------------------------ live
 
