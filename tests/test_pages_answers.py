@@ -15,7 +15,7 @@ from tests.pages_world import GROUPS, OWNERS, PagesWorld, Surfer, pages_world
 from tests.sign_in_world import gateway, new_ports
 
 
-@pytest.fixture(scope="module", params=["oidc", "saml"])
+@pytest.fixture(scope="module", params=["oidc", pytest.param("saml", marks=pytest.mark.nightly)])
 def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PagesWorld]:
@@ -323,6 +323,7 @@ def test_what_one_may_not_see_one_cannot_answer(world: PagesWorld) -> None:
     fields = eve.form(eve.get(f"/approvals/{own.id}"))
     page = eve.send(asked.id, fields=fields)
     assert page.status_code == 404
+    assert refusals(world, asked.id) == ["NO_SUCH_APPROVAL"]
     missing = eve.send("apr_00000000000000000000", fields=fields)
     assert missing.text.replace("apr_00000000000000000000", asked.id) == page.text
 

@@ -22,7 +22,6 @@ from hoop_core.audit.log import utc_now
 from hoop_core.store import Store
 from hoop_core.web.pages.asked import asked as shown_request
 from hoop_core.web.pages.asked import line_of
-from hoop_core.web.pages.bound import bound_shown
 from hoop_core.web.pages.live import ALL, Live
 from hoop_core.web.pages.plain import marked, odd_characters, unseen
 from hoop_core.web.pages.rendering import HEADERS, distance
@@ -88,7 +87,7 @@ def test_no_text_of_a_stranger_forges_the_page(world: PagesWorld, ann: Surfer, n
         masked=[{"table": evil, "column": evil, "mask": evil, "used": True}],
         staged=[{"file": evil, "sha256": evil, "bytes": 1}],
         settings={"TIMEZONE": evil},
-        parameters=[{"type": evil, "value": evil, "position": "1"}],
+        parameters=[{"type": evil, "value": evil, "position": "1", "hidden": None, "length": 9}],
     )
     plain = world.ask(who=world.person("plain", "ml-agents"), reason="x",
                       rules=["x"], staged=[{"file": "x", "sha256": "x", "bytes": 1}])  # fmt: skip
@@ -269,48 +268,6 @@ def test_the_impact_stands_beside_it(world: PagesWorld, ann: Surfer) -> None:
 def test_a_question_of_another_policy_is_called_outdated(world: PagesWorld, ann: Surfer) -> None:
     asked = world.ask(policy_digest="another")
     assert "The policy has changed" in ann.get(f"/approvals/{asked.id}").text
-
-
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [
-        ({"masked": []}, ["7", "EU"]),
-        ({"masked": [{"table": "t", "column": "c", "mask": "null", "used": True}]}, []),
-        ({"masked": [{"table": "t", "column": "c", "mask": "null", "used": None}]}, []),
-        ({"masked": [{"table": "t", "column": "c", "mask": "null", "used": False}]}, ["7", "EU"]),
-        ({"masked": [{"table": "t", "column": "c", "mask": "null", "used": False}],
-          "writes": ["t"]}, []),
-        ({"exposed": [{"table": "t", "column": "c"}]}, []),
-    ],
-)  # fmt: skip
-def test_bound_values_near_masked_columns_are_hidden(
-    body: dict[str, Any], shown: list[str]
-) -> None:
-    given = [{"type": "FIXED", "value": "7", "position": "1"},
-             {"type": "TEXT", "value": "EU", "position": "2"}]  # fmt: skip
-    found, _ = bound_shown({"parameters": given, **body})
-    assert [b.value for b in found if b.value is not None] == shown
-    assert [b.length for b in found] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "secret",
-    ["una@corp.example", "4111 1111 1111 1111", "078-05-1120", "DE89370400440532013000",
-     "sk_live_51H8abcdefghijklmnopqrstuv", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "x" * 501],
-)  # fmt: skip
-def test_bound_values_that_look_like_secrets_are_hidden(secret: str) -> None:
-    given = [{"type": "TEXT", "value": secret, "position": "1"}]
-    found, _ = bound_shown({"parameters": given, "masked": []})
-    assert found[0].value is None
-    assert found[0].length == len(secret)
-
-
-def test_many_bound_values_are_counted(world: PagesWorld) -> None:
-    given = [{"type": "FIXED", "value": str(n), "position": str(n)} for n in range(300)]
-    found, more = bound_shown({"parameters": given, "masked": []})
-    assert (len(found), more) == (200, 100)
-    rows, _ = bound_shown({"parameters": [{"type": "TEXT", "value": ["a", "b"], "position": "1"}]})
-    assert (rows[0].value, rows[0].rows) == (None, 2)
 
 
 # ---------------------------------------------------------------------- to whom

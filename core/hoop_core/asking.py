@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from hoop_core.approvals import schedules
 from hoop_core.approvals.approval import Approval
+from hoop_core.approvals.bound import told
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.schedules import StandingBinding
 from hoop_core.approvals.waiting import WaitingRoom
@@ -80,21 +81,23 @@ class Asking:
                 reason="APPROVAL_TOO_LARGE",
             )
         decided = decision_json(plan.verdict.decision)
+        masked = used_first(decided["masked"], plan.verdict)
+        about = {**decided, **statement_json(plan.verdict), "masked": masked}
+        bound, left_out = told(parameters or (), about)
         return {
             "requester": person_json(session.identity),
             "session_id": session.id,
             "run": run_json(session.run),
             "account": session.account,
             "snowflake_role": session.role.snowflake_role,
-            "parameters": parameters,
+            "parameters": [b.as_json() for b in bound] or None,
+            "parameters_left_out": left_out,
             "staged": plan.staged.as_json(),
             "settings": dict(plan.binding.settings),
             "sql": request.sql,
             "rewritten": plan.verdict.rewritten,
-            **statement_json(plan.verdict),
             "facts": dict(plan.verdict.statement.facts) if plan.verdict.statement else {},
-            **decided,
-            "masked": used_first(decided["masked"], plan.verdict),
+            **about,
         }
 
     async def ask(

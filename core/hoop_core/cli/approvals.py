@@ -246,7 +246,7 @@ def _about(approval: Approval) -> dict[str, str]:
         "writes": " ".join(approval.writes) or "-",
         "masked": _masked(approval),
         "shown unmasked": _exposed(approval),
-        "parameters": str(list(approval.parameters)) if approval.parameters else "-",
+        "parameters": _parameters(approval) or "-",
         "settings": settings or "-",
         **({"files": _staged(approval)} if approval.staged else {}),
         **_foreseen(approval),
@@ -287,6 +287,16 @@ def _bounded(approval: Approval) -> dict[str, str]:
         rows["used"] = str(approval.uses)
         rows["because"] = approval.reason
     return rows
+
+
+def _parameters(approval: Approval) -> str:
+    """Bound values, as far as they are told."""
+    return "\n".join(
+        f"{p.get('position')}: {p.get('value')}"
+        if p.get("hidden") is None
+        else f"{p.get('position')}: hidden ({p.get('type')}, {p.get('hidden')})"
+        for p in approval.parameters or ()
+    )
 
 
 def _staged(approval: Approval) -> str:

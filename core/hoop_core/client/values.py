@@ -96,8 +96,9 @@ class StagedName:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A request for approval. `rewritten` is the exact text that will run; `parameters` are the values
-    that the driver binds on the server's side, in its own form; `settings` change what the text means.
+    """A request for approval. `rewritten` is the exact text that will run; `parameters` are the values that the
+    driver binds on the server's side: position, type, value, and why a value is `hidden`; `settings` change
+    what the text means.
 
     A request of the kind `masking_exception` has no text: `columns` are to be shown unmasked for
     `seconds`, because of `reason`. It is `void` when the policy has changed since; `in_force` and `void`
@@ -110,7 +111,7 @@ class Approval:
     kind: str
     sql: str
     rewritten: str | None
-    parameters: Mapping[str, Any] | None
+    parameters: Sequence[Mapping[str, Any]] | None
     reasons: tuple[Reason, ...]
     rules: tuple[str, ...]
     reads: tuple[str, ...]

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hoop_core.approvals.approval import Approval
+from hoop_core.approvals.approval import Approval, NoSuchApproval
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import PageSettings, SignInSettings
 from hoop_core.errors import ApprovalRefused, HoopError, Refused
@@ -87,7 +87,11 @@ class Answers:
             visitor = self._check_form(request, someone, form)
         except (AnswerRefused, BadRequest) as e:
             return await self._refused(request, identifier, someone, e)
-        approval = await self._requests.visible(identifier, visitor.identity)
+        try:
+            approval = await self._requests.visible(identifier, visitor.identity)
+        except NoSuchApproval as e:
+            await self._record(request, identifier, visitor, e)
+            raise
         reason, do = form.get("reason", "").strip(), form["do"]
         if not 0 < len(reason) <= _LONGEST_REASON:
             fault = "Say why: an answer needs a reason."

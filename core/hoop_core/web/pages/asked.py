@@ -17,11 +17,11 @@ from hoop_core.approvals.approval import (
     check_withdrawal,
     key_of,
 )
+from hoop_core.approvals.bound import Bound
 from hoop_core.errors import ApprovalRefused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Kind
 from hoop_core.records import sha256
 from hoop_core.spans import in_words
-from hoop_core.web.pages.bound import Bound, bound_shown
 from hoop_core.web.pages.plain import Odd, odd_characters
 from hoop_core.web.pages.statements import Difference, coloured, compared
 from hoop_core.windows import Window
@@ -182,7 +182,8 @@ def asked(approval: Approval, visitor: Identity, now: datetime) -> Asked:
     sent, runs = _texts(question)
     run = question.get("run") or {}
     fields = run.get("fields") or {}
-    bound, left_out = bound_shown(question)
+    bound = [Bound.from_json(v) for v in question.get("parameters") or ()]
+    left_out = int(question.get("parameters_left_out") or 0)
     return Asked(
         approval=approval,
         question=question,

@@ -109,5 +109,13 @@ def downgrade() -> None:
     op.drop_index("ix_approvals_newest", "approvals")
     op.drop_index(op.f("ix_approvals_review_open"), "approvals")
     op.drop_index("ix_log_entries_told", "log_entries")
-    for column in ("reminded_at", "uses", "review_open", "emergency", "break_glass", "impact", "kind"):
+    for column in (
+        "reminded_at",
+        "uses",
+        "review_open",
+        "emergency",
+        "break_glass",
+        "impact",
+        "kind",
+    ):
         op.drop_column("approvals", column)

@@ -1,7 +1,8 @@
-"""Bound values for approvers: shown only where nothing speaks against it.
+"""Bound values in a question: told only where nothing speaks against it.
 
-An approver need not be cleared for what a job binds. A value is hidden when the statement has to do with a masked
-column, or when it looks like something that is recognised in results; in doubt it is hidden.
+Questions stand in the log, in chats and on screens, and an approver need not be
+cleared for what a job binds. A value is hidden when the statement has to do with a masked column, or when it looks like
+something that is recognised in results; in doubt it is hidden. The grant is bound to all of them by their digest.
 """
 
 from __future__ import annotations
@@ -29,10 +30,30 @@ class Bound:
     length: int
     rows: int | None = None
 
+    def as_json(self) -> Json:
+        return {
+            "position": self.position,
+            "type": self.type,
+            "value": self.value,
+            "hidden": self.why or None,
+            "length": self.length,
+            "rows": self.rows,
+        }
 
-def bound_shown(question: Json) -> tuple[list[Bound], int]:
-    """The values of a question, and how many more there are."""
-    given = question.get("parameters") or []
+    @classmethod
+    def from_json(cls, given: Json) -> Bound:
+        return cls(
+            str(given.get("position", "?")),
+            str(given.get("type", "?")),
+            given.get("value"),
+            given.get("hidden") or "",
+            int(given.get("length") or 0),
+            given.get("rows"),
+        )
+
+
+def told(given: Sequence[Json], question: Json) -> tuple[list[Bound], int]:
+    """The values of a question as it may tell them, and how many more there are."""
     close = _close_to_masked(question)
     shown = [_bound(g, close) for g in given[:_MOST_LISTED]]
     hidden = _recognised([b.value or "" for b in shown])
