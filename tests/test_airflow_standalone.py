@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("airflow")
-pytest.importorskip("playwright")
-
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from hoop_core.client import AnswerVerdict, ApprovalStatus
@@ -157,6 +153,32 @@ def test_a_risky_run_is_approved_in_required_actions_and_finishes(
     path = "/dags/risky/dagRuns/browser/taskInstances/build/links"
     links = world.call("GET", path).json()["extra_links"]
     assert links == {"Hoop approval": f"{world.stack.info.gateway_url}/approvals/{request.id}"}
+
+
+def test_a_risky_run_is_approved_in_hoops_pages_and_finishes(
+    world: AirflowWorld, chromium: Browser, behind: Any
+) -> None:
+    world.trigger("risky", "pages")
+    world.await_state("risky", "pages", "build", "awaiting_input")
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(LOADED_SECONDS * 1000)
+    page.goto(world.stack.info.ui_url)
+    page.get_by_role("button", name="alice").click()
+    page.get_by_role("link", name=re.compile("RISKY_PAGES")).first.click()
+    expect(page.locator("body")).to_contain_text("risky / build")
+    page.get_by_label("Reason").first.fill("The scores are stale")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator("main")).to_contain_text("Approved")
+    world.await_state("risky", "pages", "build", "success")
+    assert rows(behind, "RISKY_PAGES") == 50_000
+    [request] = world.requests("risky", "pages")
+    assert [(a.approver.name, a.reason) for a in request.answers] == [
+        ("alice", "The scores are stale")
+    ]
+    [proof] = [e for e in world.logged("approval.proof") if e["approval"] == request.id]
+    assert proof["method"]
+    context.close()
 
 
 def test_no_page_of_the_plugin_is_shown_to_who_is_not_signed_in(world: AirflowWorld) -> None:

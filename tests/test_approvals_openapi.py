@@ -31,10 +31,10 @@ def test_every_reference_of_the_description_leads_somewhere() -> None:
 
 
 def test_every_address_of_the_api_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Path(__file__).parents[1] / "core/hoop_core/web/api.py"
-    served = {
-        (p, v.lower()) for v, p in re.findall(r'\("(GET|POST)", "([^"]+)"', source.read_text())
-    }
+    web = Path(__file__).parents[1] / "core/hoop_core/web"
+    api, airflow = ((web / name).read_text() for name in ("api.py", "airflow.py"))
+    served = {(p, v.lower()) for v, p in re.findall(r'\("(GET|POST)", "([^"]+)"', api)}
+    served |= {(f"/airflow{p}", "post") for p in re.findall(r'f"\{base\}(/\w+)"', airflow)}
     described = {(p.removeprefix(BASE), m) for p, ways in DOCUMENT["paths"].items() for m in ways}
     assert served == described
 

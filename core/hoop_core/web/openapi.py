@@ -213,6 +213,9 @@ _ANSWER = _object(
 )
 
 
+_TASK: Schema = {"dag_id": TEXT, "run_id": TEXT, "task_id": TEXT, "map_index": {}}
+
+
 def _listing(name: str) -> Schema:
     return _object({name: _list(_ref("Approval"))}, name)
 
@@ -271,6 +274,18 @@ _TABLE: dict[tuple[str, str], tuple[str, Schema | None, Schema]] = {
         "End a masking exception.",
         _ref("Reason"),
         _ref("Approval"),
+    ),
+    ("/airflow/actions", "post"): (
+        "What a task of yours that waits shall show in Airflow's Required Actions; null: nothing waits.",
+        _object(
+            {"approvals": TEXTS, "airflow": MAYBE_TEXT, **_TASK}, "approvals", *_TASK, open_=True
+        ),
+        FREE,
+    ),
+    ("/airflow/looks", "post"): (
+        "Have Hoop read what was answered at the task in Airflow, and say how its requests stand.",
+        _object({"airflow": MAYBE_TEXT, **_TASK}, *_TASK, open_=True),
+        FREE,
     ),
     ("/sessions", "get"): (
         "Your sessions; for readers, all.",
@@ -337,7 +352,7 @@ def _operation(path: str, method: str, summary: str, sent: Schema | None, answer
     elif method == "get" and path != "/sessions":
         names = _FILTERS if path == "/approvals" else _FILTERS[:1]
         parameters += [{"name": n, "in": "query", "schema": TEXT} for n in names]
-    asks = method == "post" and path.count("/") == 1
+    asks = method == "post" and path.count("/") == 1  # a new question
     codes = ("200", "201") if path == "/approvals" and asks else ("201",) if asks else ("200",)
     told = {code: _content(summary, answered) for code in codes}
     errors = {code: _content(why, _ref("Error")) for code, why in _ERRORS.items()}
