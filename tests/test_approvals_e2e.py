@@ -196,6 +196,7 @@ def test_who_asked_takes_it_back_and_the_waiting_statement_is_told(
 def standing(stack: DevStack, *, approve: bool = True, **options: Any) -> Approval:
     given: dict[str, Any] = {
         "rows_at_most": 1000,
+        "uses_at_most": 10,
         "span": timedelta(days=7),
         "reason": "the nightly feature build",
         "database": "PROD",
@@ -281,15 +282,44 @@ def test_another_schedule_is_asked_about(stack: DevStack) -> None:
     assert asked.status == "pending"
 
 
-def test_another_text_of_the_same_work_ends_a_standing_approval(stack: DevStack) -> None:
+class Held:
+    """A statement of the agent's, sent by a thread of its own."""
+
+    def __init__(self, connection: SnowflakeConnection, sql: str) -> None:
+        self.failed: list[ProgrammingError] = []
+        self._connection, self._sql = connection, sql
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._connection.cursor().execute(self._sql)
+        except ProgrammingError as e:
+            self.failed.append(e)
+
+    def asked(self, owner: HoopClient) -> Approval:
+        def look() -> Approval | None:
+            return next((a for a in owner.approvals("pending") if a.sql == self._sql), None)
+
+        return eventually(look)  # type: ignore[no-any-return]
+
+    def ended(self) -> list[ProgrammingError]:
+        self._thread.join(30)
+        return self.failed
+
+
+def test_another_text_of_the_same_work_ends_a_standing_approval_when_it_runs(
+    stack: DevStack, connect: Connect
+) -> None:
     granted = standing(stack)
-    with as_person(stack, "churn-agent") as agent:
-        agent.request_approval(
-            TEMPLATE.replace("{most}", "30").replace("SUM", "MAX"),
-            database="PROD",
-            schema="CRM",
-            run=RUN,
-        )
+    other = TEMPLATE.replace("{most}", "30").replace("SUM", "MAX")
+    with as_person(stack, "churn-agent") as agent, as_person(stack, "alice") as owner:
+        ahead = agent.request_approval(other, database="PROD", schema="CRM", run=RUN)
+        assert ahead is not None
+        assert "STANDING_ENDS" in {r.code for r in ahead.reasons}
+        assert agent.approval(granted.id).status == "approved"  # to ask is not to run
+        owner.answer(ahead.id, "approve", "the maximum it is")
+        scheduled(connect).cursor().execute(other)
         ended = agent.approval(granted.id)
     assert ended.status == "revoked"
     assert ended.revocation is not None
@@ -297,25 +327,102 @@ def test_another_text_of_the_same_work_ends_a_standing_approval(stack: DevStack)
     assert entries(stack, "approval.drifted")[-1]["approval"] == granted.id
 
 
-def test_another_policy_ends_a_standing_approval(stack: DevStack) -> None:
+def test_another_policy_ends_a_standing_approval(stack: DevStack, connect: Connect) -> None:
     granted = standing(stack)
     before = stack.policy_file.read_text()
+    loaded = len(entries(stack, "policy.loaded"))
     try:
         stack.policy_file.write_text(before.replace("longest: 30d", "longest: 29d"))
-
-        def asked() -> Approval | None:
-            with as_person(stack, "churn-agent") as agent:
-                agent.request_approval(
-                    TEMPLATE.replace("{most}", "30"), database="PROD", schema="CRM", run=RUN
-                )
-                found = agent.approval(granted.id)
-            return found if found.status == "revoked" else None
-
-        ended = eventually(asked)
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        held = Held(scheduled(connect), TEMPLATE.replace("{most}", "31"))
+        with as_person(stack, "alice") as owner:
+            asked = held.asked(owner)
+            ended = owner.approval(granted.id)
+            owner.answer(asked.id, "reject", "the test is over")
+        assert held.ended()
+        assert ended.status == "revoked"
+        assert ended.revocation is not None
         assert "policy has changed" in ended.revocation.reason
     finally:
         stack.policy_file.write_text(before)
-        time.sleep(1)
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
+
+
+def test_who_only_asks_ends_no_standing_approval(stack: DevStack) -> None:
+    granted = standing(stack)
+    before = stack.policy_file.read_text()
+    loaded = len(entries(stack, "policy.loaded"))
+    try:
+        stack.policy_file.write_text(before.replace("longest: 30d", "longest: 28d"))
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        with as_person(stack, "churn-agent") as agent:
+            agent.request_approval(
+                TEMPLATE.replace("{most}", "30"), database="PROD", schema="CRM", run=RUN
+            )
+            assert agent.approval(granted.id).status == "approved"
+    finally:
+        stack.policy_file.write_text(before)
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
+
+
+def test_a_standing_approval_is_used_as_often_as_was_approved(
+    stack: DevStack, connect: Connect
+) -> None:
+    granted = standing(stack, uses_at_most=1)
+    scheduled(connect).cursor().execute(TEMPLATE.replace("{most}", "32"))
+    with as_person(stack, "churn-agent") as agent:
+        asked = agent.request_approval(
+            TEMPLATE.replace("{most}", "33"), database="PROD", schema="CRM", run=RUN
+        )
+    assert asked is not None
+    assert asked.id != granted.id
+    assert any("as often as was approved" in r.message for r in asked.reasons)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        RunContext(),
+        RunContext("prefect", {"flow": "nightly"}),
+        RunContext("airflow", {"dag_id": "spent"}),
+    ],
+)
+def test_a_standing_approval_is_for_one_task_of_a_schedule(
+    stack: DevStack, run: RunContext
+) -> None:
+    with pytest.raises(Refused, match="one task of a schedule"):
+        standing(stack, approve=False, run=run)
+
+
+def test_a_grant_does_not_fit_when_more_people_have_to_answer_now(
+    stack: DevStack, connect: Connect
+) -> None:
+    """Conditions may look at what no grant is bound to, as the purpose or the hour."""
+    before = stack.policy_file.read_text()
+    loaded = len(entries(stack, "policy.loaded"))
+    stricter = (
+        "  - {name: backfills, kinds: [create_table_as], when: \"run.purpose == 'backfill'\", "
+        "then: require_approval, approval: {approvers: [data-owners], quorum: 2}}\n\n# Nothing grants"
+    )
+    try:
+        stack.policy_file.write_text(before.replace("# Nothing grants", stricter))
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        sql = (
+            "CREATE OR REPLACE TABLE PROD.FEATURES.MORE AS SELECT CUSTOMER_ID FROM PROD.CRM.ORDERS"
+        )
+        with as_person(stack, "churn-agent") as agent, as_person(stack, "alice") as owner:
+            asked = agent.request_approval(sql, database="PROD", schema="CRM", run=RUN)
+            assert asked is not None
+            owner.answer(asked.id, "approve", "fine")
+            backfill = RunContext("airflow", {**RUN.fields, "purpose": "backfill"})
+            held = Held(scheduled(connect, backfill), sql)
+            again = held.asked(owner)
+            assert (again.quorum, again.id == asked.id) == (2, False)
+            owner.answer(again.id, "reject", "the test is over")
+        assert held.ended()
+    finally:
+        stack.policy_file.write_text(before)
+        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
 
 
 def test_revoked_it_lets_nothing_through(stack: DevStack) -> None:
@@ -355,6 +462,7 @@ def test_where_the_policy_offers_none_there_is_no_standing_approval(stack: DevSt
             {"s": {"type": "number", "min": 0, "max": 1}},
             {"s": 0},
             rows_at_most=1,
+            uses_at_most=1,
             span=timedelta(days=1),
             reason="why not",
             run=RUN,

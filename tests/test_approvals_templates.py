@@ -221,7 +221,7 @@ def test_a_sample_cannot_bring_more_than_literals(values: dict[str, Any]) -> Non
         (
             "MERGE INTO T USING (SELECT * FROM S WHERE A = ?) AS S ON T.A = S.A WHEN MATCHED THEN "
             "UPDATE SET B = ?",
-            "SELECT COUNT(*) FROM (SELECT * FROM S WHERE A = ?) AS S",
+            "SELECT COUNT(*) FROM (SELECT * FROM S WHERE A = ?) AS S JOIN T ON T.A = S.A",
             (1,),
         ),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hoop_core.approvals import schedules
 from hoop_core.approvals.approval import Approval
@@ -35,6 +35,7 @@ from hoop_core.windows import next_opening
 
 _MOST_ASKED = 256 << 10
 """Of bound values in one question. All that are open stand in one list, and each of them in the log."""
+_FRESH = timedelta(minutes=10)
 _LOOKED_AGAIN = 30.0
 """Seconds: a grant that waits for its window may be taken back meanwhile."""
 
@@ -58,6 +59,7 @@ class Wish:
 
     template: Template
     rows_at_most: int
+    uses_at_most: int
     span: timedelta
     reason: str
 
@@ -116,7 +118,7 @@ class Asking:
         approval = await asyncio.to_thread(
             self.desk.ask, plan.binding, terms, question, session_id=session.id
         )
-        if approval.status is ApprovalStatus.PENDING and approval.impact is None:
+        if approval.status is ApprovalStatus.PENDING and not fresh(approval.impact):
             self.foresight.begin(run, session, request, plan, approval)
         return approval
 
@@ -135,20 +137,24 @@ class Asking:
 
     async def opened(
         self, session: GuardedSession, request: QueryRequest, plan: Plan, granted: Approval
-    ) -> None:
-        """Return when what was approved may run by its windows. Raises as `approved` does."""
+    ) -> bool:
+        """Return when what was approved may run by its windows: whether that took a wait, after which everything
+        has to be decided again. Raises as `approved` does.
+        """
         terms = plan.verdict.decision.approval
         windows = terms.windows if terms else ()
+        waited = False
         while True:
             now = utc_now()
             opening = next_opening(windows, now)
             if opening == now:
-                return
+                return waited
             if opening is None:
                 raise ApprovalRefused(
                     f"{granted.id} is approved, but its windows are never open at once.",
                     "The policy has to be corrected.",
                 )
+            waited = True
             request.progress.stage = Stage.HELD
             if session.when_held is WhenHeld.REFUSE:
                 raise ApprovalPending(granted.id, granted.approvers)
@@ -175,12 +181,18 @@ class Asking:
                 "Run it: each run is put before approvers.",
                 reason="STANDING_NOT_OFFERED",
             )
+        schedules.check_schedule(session.run)
         fit = wish.template.fit(statement.sql, plan.bindings, utc_now())
         if not fit.fits:
             raise BadRequest(f"The sample does not fit the template: {fit.why}.")
         terms = schedules.terms_for(terms, wish.rows_at_most, wish.span)
         bound = StandingBinding(
-            plan.binding, session.names, wish.template, wish.rows_at_most, wish.span
+            plan.binding,
+            session.names,
+            wish.template,
+            wish.rows_at_most,
+            wish.uses_at_most,
+            wish.span,
         )
         question = schedules.question(
             bound,
@@ -195,40 +207,72 @@ class Asking:
         return approval
 
     async def standing(
-        self, run: Run, session: GuardedSession, request: QueryRequest, plan: Plan
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        *,
+        ahead: bool = False,
     ) -> tuple[Plan, Use | None]:
         """The standing approval that the statement may run under; else the plan says why there is none.
 
+        One that does not mean any more what was approved is ended here, but not by who only asks `ahead`: what a
+        client says of its schedule is not verified, and nothing of it has to run.
         Raises StoreUnavailable.
         """
+        found = await self._found(session, request, plan)
+        if not ahead:
+            for identifier, why in found.drifted:
+                await asyncio.to_thread(self.desk.drifted, identifier, why)
+        grant, notes = found.fitting, found.notes
+        if grant is not None:
+            impact = await self.foresight.of(
+                run, session, request, plan, counted_for=grant.id, queued=ahead
+            )
+            rows, most = impact["rows"], int(grant.body["rows_at_most"])
+            if impact["bounds"] and rows is not None and rows <= most:
+                return plan, Use(grant, dict(found.values), rows)
+            why = f"{rows} {impact['what']}, at most {most}" if impact["bounds"] else impact["why"]
+            message = f"the standing approval {grant.id} does not cover it: {why}"
+            notes = (Reason("STANDING_NOT_APPLIED", message),)
+        return _noting(plan, notes), None
+
+    async def superseded(self, session: GuardedSession, request: QueryRequest, plan: Plan) -> None:
+        """People have let another text of a schedule's work run: what they approved before does not stand beside it.
+
+        Raises StoreUnavailable.
+        """
+        found = await self._found(session, request, plan)
+        for identifier, why in found.superseded:
+            await asyncio.to_thread(self.desk.drifted, identifier, why)
+
+    async def _found(
+        self, session: GuardedSession, request: QueryRequest, plan: Plan
+    ) -> schedules.Found:
         terms = plan.verdict.decision.approval
         if terms is None or terms.standing is None or plan.staged.as_json() or request.counted_for:
-            return plan, None
-        binding = plan.binding
+            return schedules.Found()
         scope = schedules.scope_of(session.identity, session.role, session.account, session.run)
         known = self.desk.standing.known(scope)
         if known is None:
             known = await asyncio.to_thread(self.desk.standing.ask, scope)
-        found = schedules.find(
+        if not known:
+            return schedules.Found()
+        return await asyncio.to_thread(  # it reads the text of each template
+            schedules.find,
             known,
             plan.verdict,
-            binding,
+            plan.binding,
             names=session.names,
             bindings=plan.bindings,
             now=utc_now(),
         )
-        for identifier, why in found.drifted:
-            await asyncio.to_thread(self.desk.drifted, identifier, why)
-        grant, notes = found.fitting, found.notes
-        if grant is not None:
-            impact = await self.foresight.of(run, session, request, plan, counted_for=grant.id)
-            rows, most = impact["rows"], int(grant.body["rows_at_most"])
-            if rows is not None and rows <= most:
-                return plan, Use(grant, dict(found.values), rows)
-            why = impact["why"] if rows is None else f"{rows} {impact['what']}, at most {most}"
-            message = f"the standing approval {grant.id} does not cover it: {why}"
-            notes = (Reason("STANDING_NOT_APPLIED", message),)
-        return _noting(plan, notes), None
+
+
+def fresh(impact: Json | None) -> bool:
+    """Whether a count is of a few minutes ago: tables go on changing while people are asked."""
+    return impact is not None and utc_now() - datetime.fromisoformat(impact["at"]) < _FRESH
 
 
 def _noting(plan: Plan, notes: tuple[Reason, ...]) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hoop_core.analysts.pool import Analysts
 from hoop_core.analysts.question import Question
-from hoop_core.approvals.binding import Binding
+from hoop_core.approvals.binding import Binding, shown_digest, terms_digest
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import NONE, InForce, scope_of
 from hoop_core.audit.log import utc_now
@@ -45,7 +45,8 @@ class Decider:
         """
         _check_served(request)
         policy = policy.for_account(session.account)
-        exceptions = await self._exceptions(session, policy)
+        # A count for people tells what a change would do, and no exception holds for changes.
+        exceptions = NONE if request.counted_for else await self._exceptions(session, policy)
         policy.check_role(session.identity, session.role)
         settled = settle(without_dual(request.sql), request.bindings)
         question = Question(
@@ -94,6 +95,8 @@ class Decider:
             policy_digest=policy.digest,
             catalog_digest=judged.catalog_digest,
             found_digest=judged.found_digest,
+            terms_digest=terms_digest(verdict.decision),
+            shown_digest=shown_digest(verdict.decision),
             run=session.run,
             settings=settings,
             account=session.account,
@@ -105,6 +108,7 @@ class Decider:
             settled.bindings,
             staged,
             policy.rows_recorded(session.identity),
+            judged.made_there,
         )
 
     async def _exceptions(self, session: GuardedSession, policy: Policy) -> InForce:

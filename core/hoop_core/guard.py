@@ -206,8 +206,10 @@ class Guard:
                 )
             plan, use = await self.asking.standing(self.run, session, request, plan)
             if use is not None:
-                await self.asking.opened(session, request, plan, use.grant)
-                return plan, use
+                if not await self.asking.opened(session, request, plan, use.grant):
+                    return plan, use
+                plan = await self._decide(session, request)
+                continue
             approval = await self.asking.ask(self.run, session, request, plan)
             await self.asking.approved(session, request, approval)
             await self.asking.opened(session, request, plan, approval)
@@ -260,7 +262,7 @@ class Guard:
             plan = await self._decide(session, request)
             if plan.verdict.decision.outcome is Outcome.ALLOW:
                 return None
-            plan, use = await self.asking.standing(self.run, session, request, plan)
+            plan, use = await self.asking.standing(self.run, session, request, plan, ahead=True)
             if use is not None:
                 return use.grant
             return await self.asking.ask(self.run, session, request, plan)
@@ -333,6 +335,10 @@ class Guard:
             made = entry if alone else write
             intent = await asyncio.to_thread(self.log.append, kind, made, session_id=session.id)
         told(intent=intent)
+        if use is not None:
+            self.desk.standing.forget()  # it was used once more
+        elif grant is not None:
+            await self.asking.superseded(session, request, plan)
         return intent
 
     # ------------------------------------------------------------------ refusals

@@ -23,7 +23,7 @@ import structlog
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.log import utc_now
-from hoop_core.errors import HoopError, where
+from hoop_core.errors import HoopError, SnowflakeError, where
 from hoop_core.model import Json, Kind
 from hoop_core.plan import Delivered, Plan
 from hoop_core.records import sha256
@@ -33,7 +33,7 @@ from hoop_core.sql.counting import Count, count_of
 _log = structlog.get_logger(__name__)
 _AS_TEXT = {"PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "JSON"}
 _EXPLAINED = {
-    Kind.SELECT, Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.CREATE_TABLE_AS,
+    Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.CREATE_TABLE_AS,
 }  # fmt: skip
 _RESTORED = {
     Kind.INSERT, Kind.INSERT_OVERWRITE, Kind.UPDATE, Kind.DELETE, Kind.MERGE, Kind.TRUNCATE, Kind.COPY_INTO_TABLE,
@@ -62,6 +62,13 @@ class Foresight:
     _counting: set[str] = field(default_factory=set, repr=False)
     """Ids of the sessions in which a count is under way."""
     _room: asyncio.Semaphore | None = field(default=None, repr=False)
+
+    @property
+    def room(self) -> asyncio.Semaphore:
+        """For counts whose statement does not run now; those have to take turns."""
+        if self._room is None:
+            self._room = asyncio.Semaphore(self.at_once)
+        return self._room
 
     def begin(
         self,
@@ -110,10 +117,9 @@ class Foresight:
         approval: Approval,
     ) -> None:
         try:
-            if self._room is None:
-                self._room = asyncio.Semaphore(self.at_once)
-            async with self._room:
-                impact = await self.of(run, session, request, plan, counted_for=approval.id)
+            impact = await self.of(
+                run, session, request, plan, counted_for=approval.id, queued=True
+            )
             await asyncio.to_thread(self.desk.foresee, approval.id, impact)
         except HoopError as e:
             _log.error("an impact cannot be put down", approval=approval.id, why=e.text)
@@ -137,14 +143,19 @@ class Foresight:
         plan: Plan,
         *,
         counted_for: str,
+        queued: bool = False,
     ) -> Json:
         """What the statement would do, as JSON for people. Never raises for what Snowflake or the policy says."""
+        if queued:
+            async with self.room:
+                return await self.of(run, session, request, plan, counted_for=counted_for)
         statement = plan.verdict.statement
         count = None if statement is None else count_of(statement)
         impact: Json = {
             "state": "unavailable",
             "rows": None,
             "what": None if count is None else count.what,
+            "bounds": False,
             "sql": None,
             "partitions": None,
             "partitions_total": None,
@@ -153,14 +164,14 @@ class Foresight:
             "why": None,
             "at": utc_now().isoformat(),
         }
-        impact |= await self._explained(session, plan, counted_for)
-        if count is None:
-            return impact | {"why": "This kind of statement changes no rows that could be counted."}
-        if count.rows is not None:
-            return impact | {"state": "counted", "rows": count.rows}
-        impact["sql"] = count.sql
+        if count is None or plan.staged.as_json() or request.bind_stage:
+            return impact | {"why": "This statement changes no rows that could be counted."}
+        impact["sql"] = count.sql or None
         try:
-            rows = await self._counted(run, session, request, count, counted_for)
+            counting = _Counting(run, session, request, counted_for, self.seconds)
+            rows = await counting.rows(plan, count)
+        except SnowflakeError as e:  # its words may quote values
+            return impact | {"why": f"Snowflake refused the count (error {e.errno})."}
         except HoopError as e:
             return impact | {"why": f"The count was refused: {e.message}"}
         except TimeoutError:
@@ -169,20 +180,22 @@ class Foresight:
             return impact | {"why": "The values that the count needs are not bound by position."}
         if rows is None:
             return impact | {"why": "The count's answer could not be read."}
-        return impact | {"state": "counted", "rows": rows}
+        impact |= {"state": "counted", "rows": rows, "bounds": count.bounds}
+        if not count.bounds:
+            impact["why"] = "It may touch more rows than were counted."
+        return impact | await self._explained(session, plan, counted_for)
 
     async def _explained(self, session: GuardedSession, plan: Plan, counted_for: str) -> Json:
         """Partitions and bytes that it would scan, where Snowflake says so. Nothing runs: it is compiled only.
 
+        Only of a change that the caller was just allowed to count, in tables that are not protected from them: how
+        many partitions a condition leaves tells of values, of hidden rows too.
         https://docs.snowflake.com/en/sql-reference/sql/explain
         """
         statement = plan.verdict.statement
-        if (
-            plan.bindings
-            or plan.staged.as_json()
-            or not statement
-            or statement.kind not in _EXPLAINED
-        ):
+        decision = plan.verdict.decision
+        protected = decision.masked or decision.filtered or decision.exposed
+        if plan.bindings or protected or not statement or statement.kind not in _EXPLAINED:
             return {}
         text = f"EXPLAIN USING JSON {plan.text}"
         entry = {"approval": counted_for, "executed": text, "executed_sha256": sha256(text)}
@@ -197,29 +210,43 @@ class Foresight:
         finally:
             session.ran(explaining)
 
-    async def _counted(
-        self,
-        run: Run,
-        session: GuardedSession,
-        request: QueryRequest,
-        count: Count,
-        counted_for: str,
-    ) -> int | None:
-        """Raises HoopError, TimeoutError, KeyError."""
+
+@dataclass(frozen=True, slots=True)
+class _Counting:
+    """SELECTs of the caller's own, for one question."""
+
+    run: Run
+    session: GuardedSession
+    request: QueryRequest
+    counted_for: str
+    seconds: float
+
+    async def rows(self, plan: Plan, count: Count) -> int | None:
+        """The rows that come and those that go with them. Raises HoopError, TimeoutError, KeyError."""
+        if count.rows is not None:
+            rows: int | None = count.rows
+        else:
+            rows = await self._number(count.sql, count.bindings(plan.bindings))
+        if rows is None or not count.lost_sql or not _is_there(plan):
+            return rows
+        lost = await self._number(count.lost_sql, None)
+        return None if lost is None else rows + lost
+
+    async def _number(self, sql: str, bindings: Json | None) -> int | None:
         counting = replace(
-            request,
+            self.request,
             statement_id=str(uuid.uuid4()),
-            sql=count.sql,
-            bindings=count.bindings(request.bindings),
-            parameters={**request.parameters, **_AS_TEXT},
+            sql=sql,
+            bindings=bindings,
+            parameters={**self.request.parameters, **_AS_TEXT},
             describe_only=False,
             asynchronous=False,
             bind_stage="",
-            counted_for=counted_for,
+            counted_for=self.counted_for,
             abandoned=asyncio.Event(),
-            progress=type(request.progress)(),
+            progress=type(self.request.progress)(),
         )
-        running = asyncio.ensure_future(run(session, counting))
+        running = asyncio.ensure_future(self.run(self.session, counting))
         try:
             delivered = await asyncio.wait_for(asyncio.shield(running), self.seconds)
         except (TimeoutError, asyncio.CancelledError):
@@ -276,6 +303,12 @@ def _scanned(rows: list[dict[str, Any]]) -> Json:
         return {}
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in told.values())
     return told if whole else {}
+
+
+def _is_there(plan: Plan) -> bool:
+    """Whether there are rows that the statement would replace."""
+    statement = plan.verdict.statement
+    return plan.made_there or (statement is not None and statement.kind is Kind.INSERT_OVERWRITE)
 
 
 def _restore(plan: Plan) -> str | None:

@@ -33,6 +33,9 @@ class Plan:
     rows_recorded: int | None = None
     """How many rows of the result the recording keeps; None: all."""
 
+    made_there: bool = False
+    """Whether a table that it makes is there already, and would be replaced."""
+
     @property
     def text(self) -> str:
         if self.verdict.rewritten is None:

@@ -59,6 +59,8 @@ class Judged:
     """SHA-256 (hex) of what there was of them."""
     found_digest: str
     """The same without the tables that the statement makes itself: those are there from its first run on."""
+    made_there: bool = False
+    """Whether a table that it makes is there already, and would be replaced."""
 
 
 def judged(verdict: Verdict, objects: Objects) -> Judged:
@@ -67,4 +69,5 @@ def judged(verdict: Verdict, objects: Objects) -> Judged:
     statement = verdict.statement
     made = statement.writes if statement and statement.kind in _MAKES else ()
     found = tuple(t for t in wanted if t not in made)
-    return Judged(verdict, wanted, catalog.digest(wanted), catalog.digest(found))
+    there = any(objects.get(t) is not None for t in made)
+    return Judged(verdict, wanted, catalog.digest(wanted), catalog.digest(found), there)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hoop_core.audit.canonical import canonical
-from hoop_core.model import Identity, RoleBinding, RunContext
+from hoop_core.model import Decision, Identity, RoleBinding, RunContext
 
 # The client asserts these. A retry of the same task has another try_number and finds its grant again.
 _RUN_FIELDS = {
@@ -65,6 +65,10 @@ class Binding:
     account: str = ""
     found_digest: str = ""
     """What a standing approval is bound to in place of `catalog_digest` (`analysts.question.Judged`)."""
+    terms_digest: str = ""
+    """Of who has to answer and which rules ask: conditions may look at more than is bound here, as the hour."""
+    shown_digest: str = ""
+    """Of masks, filters and exceptions in force: they depend on groups and claims of the caller."""
 
     @property
     def scope(self) -> None:
@@ -85,5 +89,36 @@ class Binding:
                 "catalog": self.catalog_digest,
                 "run": run_key(self.run),
                 "settings": dict(self.settings),
+                "terms": self.terms_digest,
             }
         )
+
+
+def terms_digest(decision: Decision) -> str:
+    """Of what a decision asks of people; empty where it asks nobody."""
+    terms = decision.approval
+    if terms is None:
+        return ""
+    glass, standing = terms.break_glass, terms.standing
+    return digest(
+        {
+            "approvers": list(terms.approvers),
+            "quorum": terms.quorum,
+            "valid_for": int(terms.valid_for.total_seconds()),
+            "windows": [w.as_json() for w in terms.windows],
+            "break_glass": glass and list(glass.groups),
+            "standing": standing and [int(standing.longest.total_seconds()), standing.rows_at_most],
+            "asked_by": [r.message for r in decision.reasons if r.code == "APPROVAL_REQUIRED"],
+        }
+    )
+
+
+def shown_digest(decision: Decision) -> str:
+    """Of what protects the tables of a statement from its caller, and what does not."""
+    return digest(
+        {
+            "masked": [[str(m.table), m.column, m.mask] for m in decision.masked],
+            "exposed": [[str(m.table), m.column, m.mask] for m in decision.exposed],
+            "filtered": [[str(f.table), f.where] for f in decision.filtered],
+        }
+    )

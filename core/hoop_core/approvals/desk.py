@@ -9,6 +9,9 @@
 A standing grant (a masking exception, a standing approval) is not used up: it holds until its time is over,
 somebody revokes it, or what it was given for has changed. Every move is one transaction with its log entry, so
 moves come one after another, also those of several replicas.
+
+What is late counts as expired at once: whoever reads sees it so, and no move changes it. That this is put down, with
+its entry, is the sweeper's work (waiting.py), or of who is refused for it or asks anew: reading writes nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ import builtins
 import secrets
 from collections.abc import Callable, Collection
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from hoop_core.approvals import book, moves
 from hoop_core.approvals.approval import (
+    OPEN,
     Approval,
     check_answer,
     check_break_glass,
@@ -39,6 +42,9 @@ from hoop_core.model import AnswerVerdict, ApprovalStatus, ApprovalTerms, Identi
 from hoop_core.store import Store
 from hoop_core.store.tables import approvals
 
+_AT_ONCE = 100
+"""What one turn of the sweeper closes: an entry each, and others want to write theirs."""
+
 
 class ApprovalDesk:
     """Synchronous; every method is one short transaction."""
@@ -54,22 +60,25 @@ class ApprovalDesk:
     ) -> Approval:
         """The open question of this binding, or a new one.
 
-        Raises ApprovalRefused when too many of the requester's wait for an answer.
+        Raises ApprovalRefused when too many of the requester's wait for an answer, or too much is asked.
         """
-        self.expire_due()
         with self._store.read() as connection:
-            known = book.open_one(connection, binding.digest)
-        if known is not None:
+            known = book.open_one(connection, binding.digest, utc_now())
+        if known is not None and known.status in OPEN:
             return known
+        if known is not None:  # at most one of a binding is open
+            self._close(known.id)
         identifier = "apr_" + secrets.token_hex(10)
         # whatever else the question says: who acted for the requester may not answer it
         body = {**body, **moves.told(terms), "actors": list(binding.identity.actors)}
+        moves.check_size(binding, body)
 
         def write(connection: Connection) -> Json:
-            if book.open_one(connection, binding.digest) is not None:
+            now = utc_now()
+            if book.open_one(connection, binding.digest, now) is not None:
                 raise moves.AskedMeanwhile
-            moves.check_pending(connection, binding)
-            return moves.asked(connection, identifier, binding, terms, body, now=utc_now())
+            moves.check_room(connection, binding, now)
+            return moves.asked(connection, identifier, binding, terms, body, now=now)
 
         try:
             self._log.append("approval.requested", write, session_id=session_id)
@@ -108,9 +117,10 @@ class ApprovalDesk:
         """
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
+            now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
             check_answer(approval, approver, verdict, reason)
-            entry = moves.answered(connection, approval, approver, verdict, reason, now=utc_now())
+            entry = moves.answered(connection, approval, approver, verdict, reason, now=now)
             return entry if by_way_of is None else entry | {"by_way_of": by_way_of}
 
         refused = {"approver": moves.person(approver), "verdict": verdict, "by_way_of": by_way_of}
@@ -123,9 +133,9 @@ class ApprovalDesk:
         """
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
-            check_break_glass(approval, who, reason)
             now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
+            check_break_glass(approval, who, reason)
             seconds = int((approval.break_glass or {}).get("seconds", 0))
             valid_until = moves.first_use(approval.body, now) + timedelta(seconds=seconds)
             act = {"by": moves.person(who), "reason": reason.strip(), "at": now.isoformat()}
@@ -153,13 +163,10 @@ class ApprovalDesk:
         """Close the review of an emergency. Raises ApprovalRefused, which is in the log too."""
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
+            now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
             check_review(approval, who, reason)
-            review = {
-                "by": moves.person(who),
-                "reason": reason.strip(),
-                "at": utc_now().isoformat(),
-            }
+            review = {"by": moves.person(who), "reason": reason.strip(), "at": now.isoformat()}
             emergency = {**(approval.emergency or {}), "review": review}
             moves.change(connection, identifier, emergency=emergency, review_open=False)
             return {"approval": identifier, "binding": approval.binding, **review}
@@ -173,7 +180,8 @@ class ApprovalDesk:
         """Take back what one has asked for, as long as it is not used. Raises ApprovalRefused, which is logged."""
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
+            now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
             check_withdrawal(approval, who, reason)
             return moves.ended(
                 connection,
@@ -181,7 +189,7 @@ class ApprovalDesk:
                 ApprovalStatus.WITHDRAWN,
                 moves.person(who),
                 reason,
-                now=utc_now(),
+                now=now,
             )
 
         told = {"by": moves.person(who)}
@@ -191,7 +199,8 @@ class ApprovalDesk:
         """End a standing grant, or its question, at once. Raises ApprovalRefused, which is logged."""
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
+            now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
             check_revocation(approval, who, reason)
             return moves.ended(
                 connection,
@@ -199,7 +208,7 @@ class ApprovalDesk:
                 ApprovalStatus.REVOKED,
                 moves.person(who),
                 reason,
-                now=utc_now(),
+                now=now,
             )
 
         told = {"by": moves.person(who)}
@@ -209,11 +218,12 @@ class ApprovalDesk:
         """End a standing approval whose text, tables or policy are not any more what was approved."""
 
         def write(connection: Connection) -> Json:
-            approval = book.load(connection, identifier, to_change=True)
+            now = utc_now()
+            approval = book.load(connection, identifier, now, to_change=True)
             if approval.status is not ApprovalStatus.APPROVED:
                 raise moves.AskedMeanwhile  # it has ended already
             return moves.ended(
-                connection, approval, ApprovalStatus.REVOKED, moves.HOOP, why, now=utc_now()
+                connection, approval, ApprovalStatus.REVOKED, moves.HOOP, why, now=now
             )
 
         try:
@@ -251,6 +261,12 @@ class ApprovalDesk:
         Raises ApprovalRefused.
         """
         now = utc_now()
+        grant = book.load(connection, identifier, now, to_change=True)
+        if grant.uses >= int(grant.body.get("uses_at_most", 0)):
+            raise ApprovalRefused(
+                f"The standing approval {identifier} was used as often as was approved.",
+                "Run the statement again: it will be put before approvers.",
+            )
         used = connection.execute(
             update(approvals)
             .where(approvals.c.id == identifier)
@@ -268,15 +284,15 @@ class ApprovalDesk:
 
     def _standing(self, scope: str) -> builtins.list[Approval]:
         """The grants that hold for a scope at this moment."""
-        self.expire_due()
+        now = utc_now()
         query = (
             select(approvals)
             .where(approvals.c.scope == scope)
             .where(approvals.c.status == ApprovalStatus.APPROVED)
-            .where(approvals.c.valid_until > utc_now())
+            .where(approvals.c.valid_until > now)
         )
         with self._store.read() as connection:
-            return book.with_answers(connection, connection.execute(query).all())
+            return book.with_answers(connection, connection.execute(query).all(), now)
 
     def check_standing(self, connection: Connection, identifiers: Collection[str]) -> None:
         """Standing grants still hold, inside the transaction of the intent entry that rests on them.
@@ -297,52 +313,52 @@ class ApprovalDesk:
 
     def get(self, identifier: str) -> Approval:
         """Raises NoSuchApproval."""
-        self.expire_due()
         with self._store.read() as connection:
-            return book.load(connection, identifier)
+            return book.load(connection, identifier, utc_now())
 
     def list(self, wanted: Wanted | None = None) -> builtins.list[Approval]:
         """The newest first; of those that wait for an answer the oldest."""
-        self.expire_due()
         with self._store.read() as connection:
-            return book.found(connection, wanted or Wanted())
+            return book.found(connection, wanted or Wanted(), utc_now())
 
     def count(self, wanted: Wanted) -> int:
-        self.expire_due()
         with self._store.read() as connection:
-            return book.count(connection, wanted)
+            return book.count(connection, wanted, utc_now())
 
     def statuses(self, identifiers: set[str]) -> dict[str, ApprovalStatus]:
         """The current status of many questions, for those who wait."""
-        self.expire_due()
         with self._store.read() as connection:
-            return book.statuses(connection, identifiers)
+            return book.statuses(connection, identifiers, utc_now())
 
     # ------------------------------------------------------------------ time
 
     def expire_due(self) -> None:
-        """Close what nobody answered, and void what nobody used, in time."""
+        """Close what nobody answered, and void what nobody used, in time: the oldest, so many at once."""
         with self._store.read() as connection:
-            rows = book.due(connection, utc_now())
-        for row in rows:
+            due = book.due(connection, utc_now(), _AT_ONCE)
+        for identifier in due:
+            if not self._close(identifier):
+                return  # another replica is at it
 
-            def write(connection: Connection, row: Row[Any] = row) -> Json:
-                closed = connection.execute(
-                    update(approvals)
-                    .where(approvals.c.id == row.id)
-                    .where(approvals.c.status == row.status)
-                    .values(status=ApprovalStatus.EXPIRED)
-                )
-                if closed.rowcount != 1:
-                    raise moves.AskedMeanwhile
-                return {"approval": row.id, "kind": row.kind, "was": row.status}
+    def settled(self, identifier: str) -> Approval:
+        """As `get`; that its time is over is in the log then. Raises NoSuchApproval."""
+        with self._store.read() as connection:
+            late = identifier in book.due(connection, utc_now(), 1, only=identifier)
+        if late:
+            self._close(identifier)
+        return self.get(identifier)
 
-            try:
-                self._log.append("approval.expired", write)
-            except moves.AskedMeanwhile:
-                continue
-            finally:
-                self.standing.forget()
+    def _close(self, identifier: str) -> bool:
+        """Put down that its time is over; False when that was done meanwhile."""
+
+        def write(connection: Connection) -> Json:
+            return moves.expired(connection, identifier, utc_now())
+
+        try:
+            self._log.append("approval.expired", write)
+        except moves.AskedMeanwhile:
+            return False
+        return True
 
     def _move(
         self,
@@ -354,10 +370,10 @@ class ApprovalDesk:
         told: Json,
     ) -> Approval:
         """One move of one person, with its entry; a refusal has an entry of its own."""
-        self.expire_due()
         try:
             self._log.append(f"approval.{moved}", write)
         except ApprovalRefused as e:
+            self.settled(identifier)  # if that is why, it is in the log first
             entry = {"approval": identifier, **told, "why": e.message}
             self._log.append(f"approval.{refused}", entry)
             raise

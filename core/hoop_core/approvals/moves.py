@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from hoop_core.approvals import book
 from hoop_core.approvals.approval import Approval, key_of
 from hoop_core.approvals.binding import Bound
 from hoop_core.errors import ApprovalRefused
@@ -20,6 +22,10 @@ MOST_PENDING = 200
 reading."""
 MOST_STANDING = 20
 """The same of requests for standing grants."""
+MOST_AN_HOUR = 1000
+"""Requests that one requester may put in an hour, whatever became of them: each stays for ever."""
+MOST_ASKED = 256 << 10
+"""Characters of one question for a standing grant, as JSON: columns, templates and bounds are the caller's."""
 
 
 def asked(
@@ -134,6 +140,17 @@ def ended(
     }
 
 
+def expired(connection: Connection, identifier: str, now: datetime) -> Json:
+    """Raises AskedMeanwhile for what is not late, or was closed by somebody else."""
+    columns = (approvals.c.status, approvals.c.kind)
+    query = select(*columns).where(approvals.c.id == identifier).where(book.late(now))
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        raise AskedMeanwhile
+    change(connection, identifier, status=ApprovalStatus.EXPIRED)
+    return {"approval": identifier, "kind": row.kind, "was": row.status}
+
+
 def change(connection: Connection, identifier: str, **values: Any) -> None:
     connection.execute(update(approvals).where(approvals.c.id == identifier).values(**values))
 
@@ -168,15 +185,32 @@ def check_all_of(identifiers: Collection[str], holding: Iterable[str]) -> None:
         )
 
 
-def check_pending(connection: Connection, binding: Bound) -> None:
+def check_size(binding: Bound, body: Json) -> None:
+    """Raises ApprovalRefused for a standing grant that asks for more than anybody could look at."""
+    if binding.scope is not None and len(json.dumps(body)) > MOST_ASKED:
+        raise ApprovalRefused(
+            f"The request is too large: at most {MOST_ASKED} characters of a standing grant, with its template, "
+            "bounds, columns and reason, are put before approvers.",
+            "Name fewer columns, or fewer and shorter values.",
+            reason="APPROVAL_TOO_LARGE",
+        )
+
+
+def check_room(connection: Connection, binding: Bound, now: datetime) -> None:
     """In the transaction that adds one more. Raises ApprovalRefused."""
+    own = approvals.c.requester_key == binding.identity.key
+    since = now - timedelta(hours=1)
+    asked = select(func.count()).select_from(approvals).where(own)
+    if (connection.scalar(asked.where(approvals.c.created_at > since)) or 0) >= MOST_AN_HOUR:
+        raise ApprovalRefused(
+            f"You have put {MOST_AN_HOUR} requests for approval within an hour, which is the limit.",
+            "Wait a while; then run the statement again.",
+        )
     scope, standing = approvals.c.scope, binding.scope is not None
     most = MOST_STANDING if standing else MOST_PENDING
     waiting = connection.scalar(
-        select(func.count())
-        .select_from(approvals)
-        .where(approvals.c.requester_key == binding.identity.key)
-        .where(approvals.c.status == ApprovalStatus.PENDING)
+        asked.where(approvals.c.status == ApprovalStatus.PENDING)
+        .where(approvals.c.pending_until > now)
         .where(scope.is_not(None) if standing else scope.is_(None))
     )
     if (waiting or 0) < most:

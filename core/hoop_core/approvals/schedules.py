@@ -15,6 +15,7 @@ from typing import Any
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.binding import Binding, digest
 from hoop_core.errors import PolicyDenied
+from hoop_core.http import BadRequest
 from hoop_core.model import (
     ApprovalTerms,
     Identity,
@@ -64,6 +65,7 @@ class StandingBinding:
     names: NameContext
     template: Template
     rows_at_most: int
+    uses_at_most: int
     span: timedelta
 
     @property
@@ -89,6 +91,7 @@ class StandingBinding:
             "template": self.template.text,
             "bounds": self.template.as_json(),
             "rows_at_most": self.rows_at_most,
+            "uses_at_most": self.uses_at_most,
             "names": [self.names.database or "", self.names.schema or ""],
             **rested_on(self.sample),
         }
@@ -99,7 +102,20 @@ def rested_on(binding: Binding) -> Json:
         "policy_digest": binding.policy_digest,
         "catalog_digest": binding.found_digest,
         "settings": dict(binding.settings),
+        "terms_digest": binding.terms_digest,
+        "shown_digest": binding.shown_digest,
     }
+
+
+def check_schedule(run: RunContext) -> None:
+    """A standing approval is for one task of one schedule. Raises BadRequest where the client names none."""
+    names = _SCHEDULE.get(run.orchestrator)
+    if names is None or not all(run.fields.get(name) for name in names):
+        raise BadRequest(
+            "A standing approval is for one task of a schedule, and the request names none.",
+            "Say so in `context`: orchestrator airflow with dag_id and task_id, or dagster with job_name and "
+            "step_key.",
+        )
 
 
 def terms_for(offered: ApprovalTerms, rows_at_most: int, span: timedelta) -> ApprovalTerms:
@@ -163,7 +179,9 @@ class Found:
     fitting: Approval | None = None
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     drifted: tuple[tuple[str, str], ...] = ()
-    """Ids of those that have to end, and why."""
+    """Ids of those that do not mean any more what was approved, and why."""
+    superseded: tuple[tuple[str, str], ...] = ()
+    """Ids of those whose work is done by another text here: they end when it runs."""
     notes: tuple[Reason, ...] = ()
     """Why none is used, for the approvers."""
 
@@ -178,13 +196,13 @@ def find(
     now: datetime,
 ) -> Found:
     """The standing approval that a statement may run under, if one fits it in every respect."""
-    drifted: list[tuple[str, str]] = []
-    texts: list[tuple[str, str]] = []
-    notes: list[Reason] = []
     statement = verdict.statement
     if statement is None:
         return Found()
     place = [names.database or "", names.schema or ""]
+    drifted: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    notes: list[Reason] = []
     for grant in standing:
         body = grant.body
         if body.get("kind") != KIND or body["names"] != place:
@@ -193,25 +211,25 @@ def find(
         fit = Template(body["template"], limits).fit(statement.sql, bindings, now)
         if not fit.same_text:
             if _same_work(body, verdict):
-                texts.append((grant.id, "the schedule does the same work with another text"))
-            continue
-        if why := _changed(body, verdict, binding):
+                others.append((grant.id, "the schedule does the same work with another text"))
+        elif why := _changed(body, verdict, binding):
             drifted.append((grant.id, why))
-        elif fit.why is not None:
-            message = f"the standing approval {grant.id} does not cover it: {fit.why}"
-            notes.append(Reason("STANDING_NOT_APPLIED", message))
-        elif body["settings"] != dict(binding.settings):
-            message = f"the standing approval {grant.id} was given for other session settings"
-            notes.append(Reason("STANDING_NOT_APPLIED", message))
+            notes.append(_note("STANDING_ENDED", grant, f"has ended: {why}"))
+        elif why := fit.why or _differs(body, binding) or _used_up(grant):
+            notes.append(_note("STANDING_NOT_APPLIED", grant, f"does not cover it: {why}"))
         else:
             return Found(grant, fit.values, tuple(drifted))
     # Two templates of one task are no drift of each other: only where none of them has this text.
-    ended = (*drifted, *texts) if not notes and not drifted else tuple(drifted)
+    superseded = () if notes else tuple(others)
     notes += [
-        Reason("STANDING_ENDED", f"the standing approval {identifier} has ended: {why}")
-        for identifier, why in ended
+        Reason("STANDING_ENDS", f"the standing approval {identifier} ends when it runs: {why}")
+        for identifier, why in superseded
     ]
-    return Found(drifted=tuple(ended), notes=tuple(notes))
+    return Found(drifted=tuple(drifted), superseded=superseded, notes=tuple(notes))
+
+
+def _note(code: str, grant: Approval, what: str) -> Reason:
+    return Reason(code, f"the standing approval {grant.id} {what}")
 
 
 def _same_work(body: Json, verdict: Verdict) -> bool:
@@ -234,3 +252,19 @@ def _changed(body: Json, verdict: Verdict, binding: Binding) -> str | None:
     ):
         return "it works on other tables"
     return None
+
+
+def _differs(body: Json, binding: Binding) -> str | None:
+    """Why it does not hold at this moment for this caller, and may again."""
+    if body["settings"] != dict(binding.settings):
+        return "it was given for other session settings"
+    if body["terms_digest"] != binding.terms_digest:
+        return "the policy asks for other approvers now than those that gave it"
+    if body["shown_digest"] != binding.shown_digest:
+        return "other masks or row filters are in force than those that were approved"
+    return None
+
+
+def _used_up(grant: Approval) -> str | None:
+    most = int(grant.body["uses_at_most"])
+    return f"it was used {most} times, as often as was approved" if grant.uses >= most else None

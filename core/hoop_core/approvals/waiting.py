@@ -35,7 +35,7 @@ class WaitingRoom:
             await self._explain(identifier, status)
 
     async def _explain(self, identifier: str, status: ApprovalStatus) -> None:
-        approval = await asyncio.to_thread(self._desk.get, identifier)
+        approval = await asyncio.to_thread(self._desk.settled, identifier)
         if status is ApprovalStatus.REJECTED:
             said = next(a for a in approval.answers if a["verdict"] == "reject")
             raise ApprovalRefused(
@@ -78,3 +78,17 @@ class WaitingRoom:
                 for future in list(self._parked.get(identifier, ())):
                     if not future.done():
                         future.set_result(status)
+
+
+_SWEEP_SECONDS = 1.0
+
+
+async def sweep(desk: ApprovalDesk, *, seconds: float = _SWEEP_SECONDS) -> None:
+    """Put down what is late, a part at a time, for as long as the process runs: one task of it does so for all."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(desk.expire_due)
+        except Exception as e:
+            # Whatever it was, what is late must be looked up again.
+            _log.error("late requests cannot be closed", where=where(e))

@@ -284,7 +284,7 @@ def _bounded(approval: Approval) -> dict[str, str]:
             for name, limit in approval.bounds.items()
         )
         rows["rows at most"] = f"{approval.rows_at_most:,}"
-        rows["used"] = str(approval.uses)
+        rows["used"] = f"{approval.uses} of {approval.uses_at_most} times"
         rows["because"] = approval.reason
     return rows
 

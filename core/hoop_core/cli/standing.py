@@ -57,6 +57,7 @@ def request(  # noqa: PLR0917 - typer's own order
         str, typer.Option("--sample", help='A value for each gap: \'{"day": "2026-11-01"}\'.')
     ],
     rows: Annotated[int, typer.Option("--rows-at-most", min=0, help="Rows that a run may touch.")],
+    uses: Annotated[int, typer.Option("--uses-at-most", min=1, help="Runs altogether.")],
     span: Annotated[str, typer.Option("--for", help="How long, once approved: 12h, 30d.")],
     reason: Reason,
     orchestrator: Annotated[
@@ -93,6 +94,7 @@ def request(  # noqa: PLR0917 - typer's own order
             _object(bounds),
             _object(sample),
             rows_at_most=rows,
+            uses_at_most=uses,
             span=length,
             reason=reason,
             database=database,

@@ -151,6 +151,7 @@ class Approval:
     bounds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of a standing approval: what may stand in each gap of `sql`."""
     rows_at_most: int | None = None
+    uses_at_most: int | None = None
     schedule: Mapping[str, str] = field(default_factory=dict)
     uses: int = 0
 
@@ -280,6 +281,7 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
             opens_at=_moment(body.get("opens_at")),
             bounds=dict(body.get("bounds") or {}),
             rows_at_most=body.get("rows_at_most"),
+            uses_at_most=body.get("uses_at_most"),
             schedule=dict(body.get("schedule") or {}),
             uses=int(body.get("uses") or 0),
         )

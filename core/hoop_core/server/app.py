@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from hoop_core.analysts.pool import Analysts
 from hoop_core.approvals.desk import ApprovalDesk
-from hoop_core.approvals.waiting import WaitingRoom
+from hoop_core.approvals.waiting import WaitingRoom, sweep
 from hoop_core.asking import Asking
 from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog, store_has_entries
@@ -87,6 +87,7 @@ class Gateway:
         self.heart = asyncio.create_task(self.replicas.run())
         return [
             asyncio.create_task(self.guard.asking.waiting.run()),
+            asyncio.create_task(sweep(self.guard.desk)),
             asyncio.create_task(self.sign_in.refusals.run()),
             asyncio.create_task(self.pages.refusals.run()),
             asyncio.create_task(self.book.reap()),

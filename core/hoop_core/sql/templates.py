@@ -7,25 +7,36 @@ template differ in nothing but these literals, and in white space and comments.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
-from sqlglot import Token, TokenType
+from sqlglot import TokenType
 
 from hoop_core.errors import StatementRefused
 from hoop_core.http import BadRequest
 from hoop_core.model import Json
-from hoop_core.sql.limits import Scan, scan
+from hoop_core.sql.limits import DEFAULT, Scan, scan
 
 MOST_LIMITS, MOST_CHOICES, LONGEST_CHOICE = 50, 1000, 200
 _MOST_DAYS = 3660
+MOST_TOKENS = 2000
+"""Of a template: each statement of its schedule is compared with all of them."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _PLAIN = re.compile(r"'[^'\\]*'\Z")
 """A text literal that every reader reads alike."""
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
+"""Python reads more than these as a number, such as `1_0`, ` 5` and other alphabets' digits."""
+_MILLISECONDS = re.compile(r"[0-9]{11,14}\Z")
+_SURELY_MILLISECONDS = range(31_536_000_000, 31_536_000_000_000)
+"""Of a number in a text Snowflake takes less for seconds and more for microseconds.
+
+https://docs.snowflake.com/en/sql-reference/functions/to_date
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,10 @@ class Limit:
 
     def _number(self, value: str) -> str | None:
         try:
-            given = Decimal(value)
+            given = Decimal(value) if _NUMBER.match(value) else None
         except InvalidOperation:
-            return "is not a number"
-        if not given.is_finite():
+            given = None
+        if given is None:
             return "is not a number"
         if self.least is not None and given < self.least:
             return f"is below {self.least}"
@@ -192,10 +203,7 @@ class Template:
         if not isinstance(limits, dict) or len(limits) > MOST_LIMITS:
             raise BadRequest("bounds must be an object: a limit for each gap of the template.")
         template = cls(text, {name: read_limit(name, given) for name, given in limits.items()})
-        try:
-            pieces = list(_template_pieces(scan(text)))
-        except StatementRefused as e:
-            raise BadRequest(f"The template cannot be read: {e.message}") from None
+        pieces = _read(text)
         gaps = [p.gap for p in pieces if p.gap is not None]
         marks = sum(1 for p in pieces if p.text == "?")
         places = {*gaps, *(str(n) for n in range(1, marks + 1))}
@@ -212,8 +220,7 @@ class Template:
 
     def filled(self, values: Mapping[str, object]) -> str:
         """The text with a literal in each gap. Raises BadRequest."""
-        text = scan(self.text)
-        gaps = {p.gap: p for p in _template_pieces(text) if p.gap is not None}
+        gaps = {p.gap: p for p in _wanted(self.text) if p.gap is not None}
         if set(gaps) != set(values):
             raise BadRequest("sample must have a value for each gap of the template.")
         filled, at = [], 0
@@ -228,10 +235,10 @@ class Template:
     def fit(self, sql: str, bindings: Mapping[str, Any] | None, now: datetime) -> Fit:
         """Whether a statement is this template with values that it allows. Never raises."""
         try:
-            wanted, given = list(_template_pieces(scan(self.text))), _pieces(scan(sql))
+            # a literal has no more tokens than its gap, so what has more than a template may have does not fit
+            found = _filled(_wanted(self.text), _pieces(scan(sql, _OF_TEMPLATES)))
         except StatementRefused:
-            return Fit(False, {}, "its text cannot be read")
-        found = _filled(wanted, given)
+            found = None
         if found is None:
             return Fit(False, {}, "its text is another")
         values = {name: value for name, (value, _) in found.items()}
@@ -257,11 +264,30 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
+    """`start` and `end` are its place in the text; it has no text of its own where it is a gap."""
+
     text: str
+    start: int
+    end: int
+    kind: TokenType | None = None
     gap: str | None = None
-    token: Token | None = None
-    start: int = 0
-    end: int = 0
+
+
+def _read(text: str) -> tuple[_Piece, ...]:
+    """Raises BadRequest."""
+    try:
+        return _wanted(text)
+    except StatementRefused as e:
+        raise BadRequest(f"The template cannot be read: {e.message}") from None
+
+
+@lru_cache(maxsize=64)
+def _wanted(text: str) -> tuple[_Piece, ...]:
+    """Templates are compared again and again. Raises BadRequest, StatementRefused."""
+    return tuple(_template_pieces(scan(text, _OF_TEMPLATES)))
+
+
+_OF_TEMPLATES = replace(DEFAULT, max_tokens=MOST_TOKENS)
 
 
 def _template_pieces(text: Scan) -> Iterator[_Piece]:
@@ -271,9 +297,7 @@ def _template_pieces(text: Scan) -> Iterator[_Piece]:
     while at < len(pieces):
         texts = [p.text for p in pieces[at : at + 3]]
         if len(texts) == 3 and texts[0] == "{" and texts[2] == "}" and _NAME.match(texts[1]):
-            first, last = pieces[at].token, pieces[at + 2].token
-            start, end = (first.start, last.end + 1) if first and last else (0, 0)
-            yield _Piece("", gap=texts[1], start=start, end=end)
+            yield _Piece("", pieces[at].start, pieces[at + 2].end, gap=texts[1])
             at += 3
         else:
             yield pieces[at]
@@ -282,12 +306,14 @@ def _template_pieces(text: Scan) -> Iterator[_Piece]:
 
 def _pieces(text: Scan) -> list[_Piece]:
     return [
-        _Piece(piece.removeprefix(" "), token=token)
+        _Piece(piece.removeprefix(" "), token.start, token.end + 1, token.token_type)
         for piece, token in zip(text.pieces, text.tokens, strict=True)
     ]
 
 
-def _filled(wanted: list[_Piece], given: list[_Piece]) -> dict[str, tuple[str, bool]] | None:
+def _filled(
+    wanted: Sequence[_Piece], given: Sequence[_Piece]
+) -> dict[str, tuple[str, bool]] | None:
     """The literal in each gap and whether it is a number; None where the texts differ elsewhere."""
     found: dict[str, tuple[str, bool]] = {}
     at = 0
@@ -308,17 +334,15 @@ def _filled(wanted: list[_Piece], given: list[_Piece]) -> dict[str, tuple[str, b
     return found if at == len(given) else None
 
 
-def _literal(given: list[_Piece], at: int) -> tuple[str, bool, int] | None:
+def _literal(given: Sequence[_Piece], at: int) -> tuple[str, bool, int] | None:
     """One literal: its value, whether it is a number, and how many tokens it has."""
     negative = given[at].text == "-"
     if negative and at + 1 >= len(given):
         return None
     piece = given[at + negative]
-    if piece.token is None:
-        return None
-    if piece.token.token_type is TokenType.NUMBER:
+    if piece.kind is TokenType.NUMBER:
         return ("-" if negative else "") + piece.text, True, 1 + negative
-    if not negative and piece.token.token_type is TokenType.STRING and _PLAIN.match(piece.text):
+    if not negative and piece.kind is TokenType.STRING and _PLAIN.match(piece.text):
         return piece.text[1:-1], False, 1
     return None
 
@@ -336,8 +360,14 @@ def _written(name: str, limit: Limit, value: object) -> str:
 
 
 def _bound_value(binding: object) -> tuple[str, bool] | None:
-    """A value as drivers bind it: texts, whole numbers and reals, and dates (milliseconds since 1970)."""
-    if not isinstance(binding, dict) or not isinstance(value := binding.get("value"), str):
+    """A value as drivers bind it: texts, whole numbers and reals, and dates (milliseconds since 1970).
+
+    What more is said of it, such as a format or a schema, may make another value of it.
+    """
+    if not isinstance(binding, dict):
+        return None
+    more = {k for k, v in binding.items() if v is not None} - {"type", "value"}
+    if more or not isinstance(value := binding.get("value"), str):
         return None
     match str(binding.get("type")).upper():
         case "TEXT":
@@ -345,9 +375,14 @@ def _bound_value(binding: object) -> tuple[str, bool] | None:
         case "FIXED" | "REAL":
             return value, True
         case "DATE":
-            try:
-                return datetime.fromtimestamp(int(value) / 1000, UTC).date().isoformat(), False
-            except (ValueError, OverflowError, OSError):
-                return None
+            date_ = _day(value)
+            return None if date_ is None else (date_, False)
         case _:
             return None
+
+
+def _day(value: str) -> str | None:
+    """The date of a number of milliseconds; None where it might be another unit."""
+    if not _MILLISECONDS.match(value) or int(value) not in _SURELY_MILLISECONDS:
+        return None
+    return datetime.fromtimestamp(int(value) / 1000, UTC).date().isoformat()

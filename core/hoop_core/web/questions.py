@@ -30,6 +30,7 @@ _SQL_LIMIT = 1 << 20
 REASON_LIMIT = 4000
 _MOST_SECONDS = 90 * 86400  # as the policy file bounds its times
 _MOST_ROWS = 10**12
+_MOST_USES = 10**6
 Opener = Callable[[GuardedSession], Coroutine[Any, Any, tuple[Lease, SnowflakeSession]]]
 
 
@@ -62,8 +63,9 @@ class Questions:
             raise BadRequest("A request needs a reason.", "Say in a sentence what it is for.")
         seconds = whole(body, "seconds", 60, _MOST_SECONDS)
         rows = whole(body, "rows_at_most", 0, _MOST_ROWS)
+        uses = whole(body, "uses_at_most", 1, _MOST_USES)
         request = _request(template.filled(sample), _bindings(body.get("parameters")))
-        wish = Wish(template, rows, timedelta(seconds=seconds), reason)
+        wish = Wish(template, rows, uses, timedelta(seconds=seconds), reason)
         return await self._guard.ask_standing(self._session(caller, body), request, wish)
 
     def _session(self, caller: Identity, body: Json) -> GuardedSession:

@@ -27,6 +27,7 @@ def upgrade() -> None:
     )
     for column in columns:
         op.add_column("approvals", column)
+    _kinds()
     op.create_index(op.f("ix_approvals_review_open"), "approvals", ["review_open"])
     op.create_index("ix_approvals_newest", "approvals", ["created_at", "id"])
     told_of = sa.text("substr(kind, 1, 9) = 'approval.'")
@@ -68,6 +69,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("channel", name=op.f("pk_notification_cursors")),
     )
     _airflow()
+
+
+def _kinds() -> None:
+    """What was asked before has its kind in its body only, and lists are made by kind.
+
+    PostgreSQL looks into no JSON with an escaped NUL (https://www.postgresql.org/docs/current/datatype-json.html).
+    """
+    kind = (
+        "json_extract(body, '$.kind')"
+        if op.get_bind().dialect.name == "sqlite"
+        else r"replace(body::text, '\u0000', '\u0001')::json ->> 'kind'"
+    )
+    op.get_bind().exec_driver_sql(f"UPDATE approvals SET kind = coalesce(substr({kind}, 1, 64), '')")
 
 
 def _airflow() -> None:
