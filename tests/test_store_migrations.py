@@ -12,13 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import JSON, bindparam, insert, inspect, select, text
 from sqlalchemy.exc import StatementError
 
 from hoop_core.errors import StoreUnavailable
 from hoop_core.store import Store
 from hoop_core.store.store import WRITE
-from hoop_core.store.tables import leases, metadata, sessions
+from hoop_core.store.tables import UtcDateTime, approvals, leases, metadata, sessions
 from tests.postgres_server import BOTH
 
 DATABASES = BOTH
@@ -80,6 +80,34 @@ def test_rows_of_an_older_schema_survive(store: Store) -> None:
     with store.read() as connection:
         row = connection.execute(select(sessions)).one()
     assert (row.id, row.account, row.owner, row.token_digest) == ("s", "", None, None)
+
+
+def test_the_kinds_of_what_was_asked_before_are_known_afterwards(store: Store) -> None:
+    _go(store, "0005")
+    bodies = {
+        "exception": {"kind": "masking_exception", "reason": "q"},
+        "statement": {"kind": "delete", "sql": "a\x00b \\u0000"},
+        "odd": {"sql": "x"},
+        "nothing": {"kind": None},
+    }
+    added = text(
+        "INSERT INTO approvals (id, binding, requester_key, status, approvers, quorum, body, created_at, "
+        "pending_until, valid_seconds) VALUES (:id, :id, 'k', 'pending', '[]', 1, :body, :at, :at, 1)"
+    ).bindparams(bindparam("at", type_=UtcDateTime()), bindparam("body", type_=JSON()))
+    writing = store.engine.connect().execution_options(**{WRITE: True})
+    with writing as connection, connection.begin():
+        for name, body in bodies.items():
+            connection.execute(added, {"id": name, "body": body, "at": NOON})
+    store.migrate()
+    with store.read() as connection:
+        rows = connection.execute(select(approvals.c.id, approvals.c.kind, approvals.c.body)).all()
+    assert {r.id: r.kind for r in rows} == {
+        "exception": "masking_exception",
+        "statement": "delete",
+        "odd": "",
+        "nothing": "",
+    }
+    assert {r.id: r.body for r in rows} == bodies
 
 
 def test_times_come_back_in_utc_to_the_microsecond(store: Store) -> None:

@@ -39,7 +39,7 @@ def _migrate(url: str) -> str:
 
 def test_processes_that_start_together_set_the_store_up_once(postgres: Server) -> None:
     url = postgres.database()
-    with multiprocessing.get_context("fork").Pool(4) as pool:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert pool.map(_migrate, [url] * 4) == ["set up"] * 4
 
 

@@ -174,7 +174,7 @@ class Asking:
             raise PolicyDenied(
                 "This statement needs no approval.", "Run it.", reason="APPROVAL_NOT_REQUIRED"
             )
-        if plan.staged.as_json() or count_of(statement) is None:
+        if plan.staged.as_json() or count_of(statement, plan.bindings) is None:
             raise PolicyDenied(
                 f"How many rows a {statement.kind} touches cannot be counted beforehand, so it can have no "
                 "standing approval.",

@@ -150,7 +150,7 @@ class Foresight:
             async with self.room:
                 return await self.of(run, session, request, plan, counted_for=counted_for)
         statement = plan.verdict.statement
-        count = None if statement is None else count_of(statement)
+        count = None if statement is None else count_of(statement, plan.bindings)
         impact: Json = {
             "state": "unavailable",
             "rows": None,

@@ -1,8 +1,9 @@
 """Hours of the day in which something may happen, in a time zone of their own.
 
 A window that ends at or before the hour it begins at ends on the next day; its days are those that it begins on.
-Hours that a change of the clock leaves out begin when the clock has gone on; of hours that come twice a window has
-the first at its beginning and the second at its end, so that it never closes early.
+It is open as long as the local clock shows its hours. So a beginning or an end in an hour that a change of the clock
+leaves out is when the clock goes on, and a window whose hours are all left out does not open that day. Of hours that
+come twice a window has the first at its beginning and the second at its end.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import reduce
 from typing import Any
 from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LOOKED_AHEAD = 16
-"""Days. Every window opens once a week; several that must be open at once may never be."""
+"""Days. Every window opens once a week, or the week after; several that must be open at once may never be."""
+_A_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+"""Any year will do: whether a policy is right must not depend on the day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class Window:
         zone = ZoneInfo(self.zone)
         last = day if self.end > self.start else day + timedelta(days=1)
         start, end = time.fromisoformat(self.start), time.fromisoformat(self.end)
-        begins = datetime.combine(day, start, zone).astimezone(UTC)
-        ends = datetime.combine(last, end.replace(fold=1), zone).astimezone(UTC)
+        begins = _reached(datetime.combine(day, start, zone))
+        ends = _reached(datetime.combine(last, end.replace(fold=1), zone))
         return (begins, ends) if ends > begins else None
 
     def spans(self, now: datetime, days: int) -> list[tuple[datetime, datetime]]:
@@ -70,5 +74,51 @@ def next_opening(windows: Sequence[Window], now: datetime) -> datetime | None:
     """The first moment from `now` on at which all are open; None where there is none in two weeks."""
     if are_open(windows, now):
         return now
-    beginnings = sorted({b for w in windows for b, _ in w.spans(now, _LOOKED_AHEAD) if b > now})
-    return next((b for b in beginnings if are_open(windows, b)), None)
+    return next((max(begins, now) for begins, _ in _common(windows, now, _LOOKED_AHEAD)), None)
+
+
+def are_ever_open(windows: Sequence[Window]) -> bool:
+    """Whether all of them are open at once at any time of a year: zones change their clocks on different days."""
+    return len(windows) < 2 or bool(_common(windows, _A_YEAR, 366))
+
+
+Span = tuple[datetime, datetime]
+
+
+def _common(windows: Sequence[Window], now: datetime, days: int) -> list[Span]:
+    """When all are open, from `now` on, the earliest first."""
+    return reduce(_overlaps, (w.spans(now, days) for w in windows))
+
+
+def _overlaps(ours: list[Span], theirs: list[Span]) -> list[Span]:
+    found: list[Span] = []
+    one, other = iter(ours), iter(theirs)
+    mine, yours = next(one, None), next(other, None)
+    while mine is not None and yours is not None:
+        begins, ends = max(mine[0], yours[0]), min(mine[1], yours[1])
+        if begins < ends:
+            found.append((begins, ends))
+        if mine[1] <= yours[1]:
+            mine = next(one, None)
+        else:
+            yours = next(other, None)
+    return found
+
+
+def _reached(local: datetime) -> datetime:
+    """When (UTC) a local clock has come to a time, or has gone past it where it leaves that time out.
+
+    Such a time is read by the offset before the change or after it (PEP 495); the change is between the two.
+    """
+    at = local.astimezone(UTC)
+    if at.astimezone(local.tzinfo).replace(tzinfo=None) == local.replace(tzinfo=None):
+        return at
+    before, after = sorted(local.replace(fold=f).astimezone(UTC) for f in (0, 1))
+    changed = after.astimezone(local.tzinfo).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = before + timedelta(seconds=(after - before) // timedelta(seconds=2))
+        if middle.astimezone(local.tzinfo).utcoffset() == changed:
+            after = middle
+        else:
+            before = middle
+    return after

@@ -166,7 +166,8 @@ class HoopApprovalSensor(BaseSensorOperator):
         if not first:
             of_run = client.approvals(run={k: run.fields[k] for k in _BINDING})
             for approval in sorted(of_run, key=lambda a: a.created_at):
-                known[approval.sql] = approval
+                whole = client.approval(approval.id) if approval.cut else approval
+                known[whole.sql] = whole
         texts = statements(self.sql, self.parameters, self.split_statements)
         found = [known.get(sql) or ask(client, hook, sql, run) for sql in texts]
         return [request for request in found if request is not None]

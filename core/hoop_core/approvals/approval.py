@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -89,6 +90,11 @@ class NoSuchApproval(Refused):
     reason = "NO_SUCH_APPROVAL"
 
 
+def same_actors(caller: Identity, actors: Sequence[str]) -> bool:
+    """What was done for a person is theirs; of who acts for them, what came by the same way only."""
+    return not caller.actors or caller.actors == tuple(actors)
+
+
 def key_of(who: Json) -> str:
     """`Identity.key` of a person as an answer names them."""
     return f"{who['issuer']}#{who['subject']}"
@@ -147,6 +153,11 @@ def check_withdrawal(approval: Approval, who: Identity, reason: str) -> None:
             f"{who.name} did not ask for {approval.id}.",
             "Who asked may withdraw a request; an approver may reject it.",
         )
+    if not same_actors(who, approval.actors):
+        raise ApprovalRefused(
+            f"{approval.id} was not asked for by who acts for {who.name} now.",
+            "Withdraw it yourself, or by the program that asked for it.",
+        )
     _check_reason(reason, "A withdrawal")
     if approval.status not in OPEN:
         raise ApprovalRefused(f"This request is {approval.status} already.")
@@ -159,7 +170,13 @@ def check_revocation(approval: Approval, who: Identity, reason: str) -> None:
             f"{approval.id} is a request for one statement, which cannot be revoked.",
             "Who asked can withdraw it, and an approver reject it, as long as it has not run.",
         )
-    if who.key != approval.requester_key and not set(who.groups) & set(approval.approvers):
+    own = who.key == approval.requester_key
+    if who.actors and not (own and same_actors(who, approval.actors)):
+        raise ApprovalRefused(
+            f"{approval.id} was not asked for by who acts for {who.name} now.",
+            "Revoke it yourself, without a token that was exchanged (its claim `act`).",
+        )
+    if not own and not set(who.groups) & set(approval.approvers):
         raise ApprovalRefused(
             f"{who.name} neither asked for {approval.id} nor may answer it.",
             f"Ask somebody of: {', '.join(approval.approvers)}.",

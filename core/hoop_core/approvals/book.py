@@ -172,9 +172,7 @@ def holding(identifiers: Collection[str], now: datetime) -> Select[tuple[str]]:
     )
 
 
-def with_answers(
-    connection: Connection, rows: Sequence[Row[Any]], now: datetime
-) -> list[Approval]:
+def with_answers(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[Approval]:
     given: defaultdict[str, list[Json]] = defaultdict(list)
     for some in _batches(r.id for r in rows):
         query = select(answers).where(answers.c.approval_id.in_(some)).order_by(answers.c.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from hoop_core.client import (
     ApprovalStatus,
     Person,
 )
+from hoop_core.client.rest import MOST_LISTED
 from hoop_core.spans import in_words
 
 app = typer.Typer(
@@ -52,7 +54,7 @@ def list_(
     """The requests that you may see, newest first; with `--status pending` the oldest first."""
     with failing(as_json), client(url, token_env) as hoop:
         found = hoop.approvals(status)
-    shown = detailed(
+    table = detailed(
         ("id", "status", "who", "yes", "asked (UTC)"),
         [
             (
@@ -69,7 +71,14 @@ def list_(
         ],
         empty=_nothing(status),
     )
-    emit(as_json, {"approvals": [as_plain(a) for a in found]}, shown)
+    emit(as_json, {"approvals": [as_plain(a) for a in found]}, whole(table, found))
+
+
+def whole(table: RenderableType, found: Sequence[Approval]) -> RenderableType:
+    """No list ends without a word where there may be more."""
+    if len(found) < MOST_LISTED:
+        return table
+    return Group(table, Text(f"These are the first {MOST_LISTED}: name a --status to see others."))
 
 
 def _nothing(status: ApprovalStatus | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from hoop_core.cli.approvals import Identifier, as_plain, state, wanted
+from hoop_core.cli.approvals import Identifier, as_plain, state, wanted, whole
 from hoop_core.cli.output import AsJson, detailed, emit, failing
 from hoop_core.cli.remote import TokenEnv, Url, client
 from hoop_core.client import Approval, ApprovalStatus
@@ -82,7 +82,7 @@ def list_(
         ],
         empty="There is no masking exception." if status is None else f"No exception is {status}.",
     )
-    emit(as_json, {"masking_exceptions": [as_plain(a) for a in found]}, shown)
+    emit(as_json, {"masking_exceptions": [as_plain(a) for a in found]}, whole(shown, found))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from hoop_core.cli.approvals import Identifier, Reason, as_plain, state, wanted
+from hoop_core.cli.approvals import Identifier, Reason, as_plain, state, wanted, whole
 from hoop_core.cli.output import AsJson, detailed, emit, failing
 from hoop_core.cli.remote import TokenEnv, Url, client
 from hoop_core.client import ApprovalStatus
@@ -132,7 +132,7 @@ def list_(
     ]
     empty = "There is no standing approval." if status is None else f"None is {status}."
     shown = detailed(("id", "status", "who", "until (UTC)"), rows, empty=empty)
-    emit(as_json, {"standing_approvals": [as_plain(a) for a in found]}, shown)
+    emit(as_json, {"standing_approvals": [as_plain(a) for a in found]}, whole(shown, found))
 
 
 @app.command()

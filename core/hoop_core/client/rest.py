@@ -66,6 +66,8 @@ _BY_STATUS: dict[int, type[HoopError]] = {
 }
 _BEHIND_A_PROXY = frozenset({502, 504})
 _SECONDS = 30.0
+MOST_LISTED = 2000
+"""Requests of one list; those after them are found by status, or by run."""
 
 
 def error_from(status: int, body: object) -> HoopError:
@@ -178,13 +180,13 @@ class HoopClient:
         *,
         run: Mapping[str, str] | None = None,
     ) -> tuple[Approval, ...]:
-        """The requests that this identity may see, with `status`, and of the run, where given.
+        """The requests that this identity may see, with `status`, and of the run, where given: at most MOST_LISTED.
 
+        A long text of one of them is `cut`; `approval` has all of it.
         `run` names fields of the run context that must be equal (for example dag_id and run_id).
         """
         query = {} if status is None else {"status": str(status)}
-        body = self._send("GET", "approvals", query={**query, **(run or {})})
-        found = (parse_approval(a) for a in _items(body, "approvals"))
+        found = self._listed("approvals", "approvals", {**query, **(run or {})})
         wanted = (run or {}).items()
         # Filtered here too: a gateway that does not know a filter answers with more.
         return tuple(a for a in found if all(a.run.fields.get(k) == v for k, v in wanted))
@@ -264,10 +266,9 @@ class HoopClient:
     def standing_approvals(
         self, status: ApprovalStatus | str | None = None
     ) -> tuple[Approval, ...]:
-        """The standing approvals that this identity asked for or may answer, newest first."""
+        """The standing approvals that this identity asked for or may answer, newest first: at most MOST_LISTED."""
         query = {} if status is None else {"status": str(status)}
-        body = self._send("GET", "standing-approvals", query=query)
-        return tuple(parse_approval(a) for a in _items(body, "standing_approvals"))
+        return tuple(self._listed("standing-approvals", "standing_approvals", query))
 
     def revoke_standing_approval(self, approval_id: str, reason: str) -> Approval:
         """End a standing approval at once. Raises ApprovalRefused when it is not ours."""
@@ -306,10 +307,9 @@ class HoopClient:
     def masking_exceptions(
         self, status: ApprovalStatus | str | None = None
     ) -> tuple[Approval, ...]:
-        """The masking exceptions that this identity asked for or may answer, newest first."""
+        """The masking exceptions that this identity asked for or may answer, newest first: at most MOST_LISTED."""
         query = {} if status is None else {"status": str(status)}
-        body = self._send("GET", "masking-exceptions", query=query)
-        return tuple(parse_approval(a) for a in _items(body, "masking_exceptions"))
+        return tuple(self._listed("masking-exceptions", "masking_exceptions", query))
 
     def revoke_masking_exception(self, approval_id: str, reason: str) -> Approval:
         """End an exception, or take its request back. Raises ApprovalRefused when it is not ours."""
@@ -348,6 +348,19 @@ class HoopClient:
 
     def session(self, session_id: str) -> Json:
         return self._send("GET", f"sessions/{quote(session_id, safe='')}")
+
+    def _listed(self, path: str, name: str, query: Mapping[str, str]) -> list[Approval]:
+        """Page after page, as long as there is another one."""
+        found: list[Approval] = []
+        cursor: str | None = None
+        for _ in range(MOST_LISTED):  # a page may be empty, and a gateway at fault
+            page = query if cursor is None else {**query, "before": cursor}
+            body = self._send("GET", path, query=page)
+            found += (parse_approval(a) for a in _items(body, name))
+            cursor = body.get("next")
+            if not isinstance(cursor, str) or len(found) >= MOST_LISTED:
+                break
+        return found[:MOST_LISTED]
 
     def _send(
         self,

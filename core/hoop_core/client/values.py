@@ -152,6 +152,8 @@ class Approval:
     """Of a standing approval: what may stand in each gap of `sql`."""
     rows_at_most: int | None = None
     uses_at_most: int | None = None
+    cut: bool = False
+    """In a list: `sql`, or `rewritten`, is its beginning only."""
     schedule: Mapping[str, str] = field(default_factory=dict)
     uses: int = 0
 
@@ -282,6 +284,7 @@ def parse_approval(body: Mapping[str, Any]) -> Approval:
             bounds=dict(body.get("bounds") or {}),
             rows_at_most=body.get("rows_at_most"),
             uses_at_most=body.get("uses_at_most"),
+            cut=bool(body.get("cut")),
             schedule=dict(body.get("schedule") or {}),
             uses=int(body.get("uses") or 0),
         )

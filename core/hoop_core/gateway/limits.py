@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hoop_core.config import LimitSettings
 from hoop_core.errors import Refused
@@ -95,6 +96,15 @@ class Limits:
 
     def end_statement(self, identity: str) -> None:
         _less(self._statements, identity)
+
+    @contextmanager
+    def statement(self, identity: str) -> Iterator[None]:
+        """One that is under way for as long as this is entered. Raises TooMany."""
+        self.begin_statement(identity)
+        try:
+            yield
+        finally:
+            self.end_statement(identity)
 
     def open_session(self, identity: str) -> None:
         """Count a session that is opened; `close_session` must follow. Raises TooMany, Draining."""

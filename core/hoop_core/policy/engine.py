@@ -33,6 +33,7 @@ from hoop_core.policy.touched import touched
 from hoop_core.policy.visibility import listing, narrowed, tells_of
 from hoop_core.sql.lineage import any_column
 from hoop_core.sql.metadata import metadata_view
+from hoop_core.windows import next_opening
 
 __all__ = [
     "READING",
@@ -110,6 +111,8 @@ def decide(case: Case) -> Ruling:
     terms = combine(asking)
     if terms is None:
         return _deny(case, [_no_common_approver(asking)], asking)
+    if next_opening(terms.windows, case.now) is None:
+        return _deny(case, [_no_common_window(asking)], asking)
     wanted = [Reason("APPROVAL_REQUIRED", _asks(case, r)) for r in asking]
     decision = Decision(
         Outcome.REQUIRE_APPROVAL,
@@ -304,6 +307,15 @@ def _no_common_approver(rules: list[Rule]) -> Reason:
         "APPROVAL_CONFLICT",
         f"denied: the rules {names} all ask for approval but share no group of approvers; the policy has to "
         "name one",
+    )
+
+
+def _no_common_window(rules: list[Rule]) -> Reason:
+    names = ", ".join(r.name for r in rules if r.approval is not None and r.approval.windows)
+    return Reason(
+        "APPROVAL_WINDOWS",
+        f"denied: the windows of the rules {names} are not open at once within the next two weeks, so what was "
+        "approved could not run; the policy has to let them overlap",
     )
 
 

@@ -201,6 +201,7 @@ def _logged(entry: Json) -> Asked | None:
 
 # a refusal for these reasons says nothing about the policy
 _NO_DECISION = ("UNAVAILABLE", "SESSION_GONE", "CANCELLED", "NOT_SERVED", "SNOWFLAKE", "ERROR")
+_NEVER_ASKED = ("APPROVAL_CONFLICT", "APPROVAL_WINDOWS")
 
 
 def _on_record(data: Json) -> OnRecord | None:
@@ -209,7 +210,7 @@ def _on_record(data: Json) -> OnRecord | None:
         reason = str(data["reason"])
         if reason.endswith(_NO_DECISION):
             return None
-        asked = "APPROVAL" in reason and reason != "APPROVAL_CONFLICT"
+        asked = "APPROVAL" in reason and reason not in _NEVER_ASKED
         return OnRecord(Outcome.REQUIRE_APPROVAL if asked else Outcome.DENY, None)
     columns = {
         (f"{m['table']}.{quote_part(str(m['column']))}", str(m["mask"])) for m in decision["masked"]

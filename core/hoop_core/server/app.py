@@ -229,7 +229,15 @@ def build_gateway(settings: Settings) -> Gateway:
         board=board,
         protocol=Protocol(settings.gateway, book, board, parts, forwarding),
         sql_api=sql_api,
-        api=Api(settings.gateway, sign_in, store, log, guard, open_upstream=accounts.open),
+        api=Api(
+            settings.gateway,
+            sign_in,
+            store,
+            log,
+            guard,
+            open_upstream=accounts.open,
+            asks=limits.statement,
+        ),
         pages=build_pages(
             settings,
             public_url=public_url,

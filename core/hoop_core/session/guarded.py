@@ -42,7 +42,9 @@ class WhenHeld(StrEnum):
     """What becomes of a statement that people have to approve first. Either way it does not run before."""
 
     WAIT = "wait"
-    REFUSE = "refuse"  # with ApprovalPending: the request stays, and its grant is there for the next try
+    REFUSE = (
+        "refuse"  # with ApprovalPending: the request stays, and its grant is there for the next try
+    )
 
 
 @dataclass(slots=True)

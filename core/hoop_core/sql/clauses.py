@@ -137,9 +137,9 @@ class Clauses:
         """Whether anything may be bound, in whatever style."""
         return any(t.token_type in _BOUND for t in self.text.tokens)
 
-    def holds(self, words: set[str], *, inside: bool = False) -> bool:
-        """Whether one of some words is there, anywhere or inside of brackets."""
-        hits = {at for at, word in enumerate(self.words) if word in words}
+    def holds(self, words: set[str], start: int, end: int, *, inside: bool = False) -> bool:
+        """Whether one of some words is there, quoted or not, anywhere or inside of brackets."""
+        hits = {at for at in range(start, end) if self.words[at].strip('"') in words}
         return bool(hits.difference(self.top) if inside else hits)
 
 

@@ -241,8 +241,10 @@ _SOME = {"LIMIT", "TOP", "FETCH"}
 
 def _varies(statement: Statement, clauses: Clauses) -> bool:
     """Whether it may touch other rows than those that were counted: by chance, or as any that come first will do."""
-    return (
-        not _CHANCE.isdisjoint(statement.functions)
-        or clauses.holds(_SAMPLES)
-        or clauses.holds(_SOME, inside=True)
-    )
+    start, end = 0, clauses.end
+    if statement.kind is Kind.UPDATE:  # the values that are set say nothing about which rows
+        start = min((*clauses.sources(0, None), *clauses.all("WHERE")), default=end)
+    elif statement.kind is Kind.MERGE:
+        end = min(clauses.all("WHEN"))
+    words = _CHANCE | _SAMPLES
+    return clauses.holds(words, start, end) or clauses.holds(_SOME, start, end, inside=True)

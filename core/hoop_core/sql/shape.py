@@ -113,7 +113,9 @@ def _delete(tree: exp.Expr) -> Shape:
 def _merge(tree: exp.Expr) -> Shape:
     nodes.only(tree, "this using on whens")
     on = tree.args.get("on")
-    joined = on is not None and _narrows(on)
+    if not isinstance(on, exp.Expr):
+        raise refuse("UNKNOWN_SYNTAX", "MERGE needs ON and a condition.")
+    joined = _narrows(on)
     matched = [w for w in tree.find_all(exp.When) if w.args.get("matched")]
     bounded = all(w.args.get("condition") and _narrows(w.args["condition"]) for w in matched)
     facts: dict[str, bool | int] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -14,6 +16,7 @@ from starlette.routing import Route
 
 from hoop_core.approvals.approval import Approval, NoSuchApproval
 from hoop_core.approvals.book import Wanted
+from hoop_core.approvals.exceptions import KIND as MASKING_EXCEPTION
 from hoop_core.approvals.schedules import KIND as STANDING_APPROVAL
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import GatewaySettings
@@ -31,6 +34,7 @@ from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json
 from hoop_core.signin.door import SignIn, TooManyFailures
 from hoop_core.store import Store
+from hoop_core.web.listing import asked_page, page
 from hoop_core.web.masking import MaskingExceptions
 from hoop_core.web.openapi import document
 from hoop_core.web.questions import REASON_LIMIT, Opener, Questions
@@ -41,6 +45,8 @@ _log = structlog.get_logger(__name__)
 _RUN_FILTERS = (
     "dag_id", "run_id", "task_id", "map_index", "job_name", "step_key", "asset_key",
 )  # fmt: skip
+_TOO_MUCH = frozenset({"TOO_MANY_STATEMENTS", "TOO_FAST"})
+"""What is asked for counts as a statement (gateway/limits.py)."""
 _Endpoint = Callable[[Request, Identity], Awaitable[Response]]
 
 
@@ -63,8 +69,10 @@ class Api:
         guard: Guard,
         *,
         open_upstream: Opener,
+        asks: Callable[[str], AbstractContextManager[None]],
     ) -> None:
-        self._settings, self._sign_in = settings, sign_in
+        """`asks` counts what an identity asks for as a statement of theirs, and refuses what is too much."""
+        self._settings, self._sign_in, self._asks = settings, sign_in, asks
         self._guard = guard
         self._visible_to = Visibility(settings.readers, store, log)
         self._masking = MaskingExceptions(guard, log)
@@ -133,12 +141,24 @@ class Api:
 
     async def list_approvals(self, request: Request, caller: Identity) -> Response:
         run = {k: request.query_params[k] for k in _RUN_FILTERS if k in request.query_params}
-        found = await asyncio.to_thread(
-            self._guard.desk.list,
-            Wanted(status=_status(request), seen_by=self._visible_to.seen_by(caller), run=run),
+        return await self._list(request, caller, "approvals", Wanted(run=run))
+
+    async def _list(
+        self, request: Request, caller: Identity, name: str, wanted: Wanted
+    ) -> Response:
+        """One page of what the caller may see."""
+        wanted = replace(
+            asked_page(wanted, request.query_params),
+            status=_status(request),
+            seen_by=self._visible_to.seen_by(caller),
         )
-        mine = [self._as_json(a) for a in found if self._visible_to.may_see(caller, a)]
-        return JSONResponse({"approvals": mine})
+
+        def shown(approval: Approval) -> Json | None:
+            visible = self._visible_to.may_see(caller, approval)
+            return self._as_json(approval) if visible else None
+
+        entries, following = await asyncio.to_thread(page, self._guard.desk.list, wanted, shown)
+        return JSONResponse({name: entries, "next": following})
 
     async def show_approval(self, request: Request, caller: Identity) -> Response:
         return JSONResponse(self._as_json(await self._visible(request, caller)))
@@ -161,7 +181,8 @@ class Api:
     async def ask(self, request: Request, caller: Identity) -> Response:
         """Ask ahead for a statement that another task of the same run will send."""
         body = await self._body(request)
-        approval = await self._asking(request, caller, self._questions.ask(caller, body))
+        with self._asks(caller.key):
+            approval = await self._asking(request, caller, self._questions.ask(caller, body))
         if approval is None:
             return JSONResponse({"status": "not_required"})
         return JSONResponse(self._as_json(approval), status_code=201)
@@ -199,20 +220,14 @@ class Api:
     # ------------------------------------------------------------------ standing approvals
 
     async def list_standing(self, request: Request, caller: Identity) -> Response:
-        found = await asyncio.to_thread(
-            self._guard.desk.list,
-            Wanted(
-                status=_status(request),
-                kind=STANDING_APPROVAL,
-                seen_by=self._visible_to.seen_by(caller),
-            ),
+        return await self._list(
+            request, caller, "standing_approvals", Wanted(kind=STANDING_APPROVAL)
         )
-        mine = [self._as_json(a) for a in found if self._visible_to.may_see(caller, a)]
-        return JSONResponse({"standing_approvals": mine})
 
     async def ask_standing(self, request: Request, caller: Identity) -> Response:
         body = await self._body(request)
-        asked = await self._asking(request, caller, self._questions.ask_standing(caller, body))
+        with self._asks(caller.key):
+            asked = await self._asking(request, caller, self._questions.ask_standing(caller, body))
         return JSONResponse(self._as_json(asked), status_code=201)
 
     async def revoke(self, request: Request, caller: Identity) -> Response:
@@ -221,12 +236,13 @@ class Api:
     # ------------------------------------------------------------------ masking exceptions
 
     async def list_exceptions(self, request: Request, caller: Identity) -> Response:
-        found = await self._masking.list(_status(request), seen_by=self._visible_to.seen_by(caller))
-        mine = [self._masking.as_json(a) for a in found if self._visible_to.may_see(caller, a)]
-        return JSONResponse({"masking_exceptions": mine})
+        wanted = Wanted(kind=MASKING_EXCEPTION)
+        return await self._list(request, caller, "masking_exceptions", wanted)
 
     async def ask_exception(self, request: Request, caller: Identity) -> Response:
-        asked = await self._masking.ask(caller, await self._body(request))
+        body = await self._body(request)
+        with self._asks(caller.key):
+            asked = await self._masking.ask(caller, body)
         return JSONResponse(self._masking.as_json(asked), status_code=201)
 
     async def revoke_exception(self, request: Request, caller: Identity) -> Response:
@@ -297,6 +313,8 @@ def _problem(error: HoopError) -> JSONResponse:
         case ApprovalRefused():
             status = 409
         case TooManyFailures():
+            status = 429
+        case Refused() if error.reason in _TOO_MUCH:
             status = 429
         case Unavailable():
             status = 503

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from hoop_core.approvals.approval import OPEN, Approval
-from hoop_core.approvals.book import Wanted
 from hoop_core.approvals.exceptions import KIND, ExceptionBinding, question
 from hoop_core.audit.log import AuditLog
 from hoop_core.errors import ApprovalRefused, PolicyDenied
@@ -106,14 +105,6 @@ class MaskingExceptions:
                     f"Did you mean {near[0]}?" if near else "Check its name.",
                     reason="UNKNOWN_COLUMN",
                 )
-
-    async def list(
-        self, status: ApprovalStatus | None, *, seen_by: Identity | None
-    ) -> list[Approval]:
-        """Those that `seen_by` asked for or may answer; None: all."""
-        return await asyncio.to_thread(
-            self._guard.desk.list, Wanted(status=status, kind=KIND, seen_by=seen_by)
-        )
 
     async def revoke(self, identifier: str, who: Identity, body: Json) -> Approval:
         """Raises ApprovalRefused, which is in the log."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from hoop_core import __version__
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Json
+from hoop_core.web.listing import MOST, SHOWN
 
 Schema = dict[str, Any]
 
@@ -133,6 +134,10 @@ def _approval() -> Schema:
             "snowflake_role": TEXT,
             "sql": MAYBE_TEXT,
             "rewritten": MAYBE_TEXT,
+            "cut": {
+                "const": True,
+                "description": f"In lists: a text is shown to its first {SHOWN} characters. One request has all.",
+            },
             "reads": TEXTS,
             "writes": TEXTS,
             "reasons": _list(_object({"code": TEXT, "message": TEXT}, "code", "message")),
@@ -223,7 +228,24 @@ _TASK: Schema = {"dag_id": TEXT, "run_id": TEXT, "task_id": TEXT, "map_index": {
 
 
 def _listing(name: str) -> Schema:
-    return _object({name: _list(_ref("Approval"))}, name)
+    """One page; `next` is the `before` of the one after it."""
+    return _object({name: _list(_ref("Approval")), "next": MAYBE_TEXT}, name, "next")
+
+
+_PAGE: list[Json] = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Requests on a page, at most. A page with long ones has fewer.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": MOST},
+    },
+    {
+        "name": "before",
+        "in": "query",
+        "description": "`next` of the page before, as it is; with the same filters.",
+        "schema": TEXT,
+    },
+]
 
 
 # address, method: what it does, what it is sent, what it answers with
@@ -316,7 +338,7 @@ _ERRORS = {
     "403": "Denied by policy.",
     "404": "There is no such thing for you.",
     "409": "It may not be done by you, or not any more.",
-    "429": "Too many failed sign-ins.",
+    "429": "Too many failed sign-ins, or too much is asked at once.",
     "503": "Something that Hoop rests on is away: nothing was done.",
 }
 
@@ -357,7 +379,7 @@ def _operation(path: str, method: str, summary: str, sent: Schema | None, answer
         parameters.append({"name": "id", "in": "path", "required": True, "schema": TEXT})
     elif method == "get" and path != "/sessions":
         names = _FILTERS if path == "/approvals" else _FILTERS[:1]
-        parameters += [{"name": n, "in": "query", "schema": TEXT} for n in names]
+        parameters += [{"name": n, "in": "query", "schema": TEXT} for n in names] + _PAGE
     asks = method == "post" and path.count("/") == 1  # a new question
     codes = ("200", "201") if path == "/approvals" and asks else ("201",) if asks else ("200",)
     told = {code: _content(summary, answered) for code in codes}

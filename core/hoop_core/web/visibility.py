@@ -1,4 +1,8 @@
-"""Who may look at what: the same for REST and for the pages."""
+"""Who may look at what: the same for REST and for the pages.
+
+Who acts for somebody (a token that was exchanged, its claim `act`) sees what came by the same way, and nothing that
+the person's groups open: a person is called upon to answer, and to read, and not their programs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import and_, or_, select
 
-from hoop_core.approvals.approval import Approval
+from hoop_core.approvals.approval import Approval, same_actors
 from hoop_core.audit.log import AuditLog
 from hoop_core.model import Identity, Json
 from hoop_core.store import Store
@@ -27,17 +31,19 @@ class Visibility:
         self._store, self._log = store, log
 
     def reads_all(self, caller: Identity) -> bool:
-        return bool(self._readers & set(caller.groups))
+        return not caller.actors and bool(self._readers & set(caller.groups))
 
     def seen_by(self, caller: Identity) -> Identity | None:
         """Whose view a list is made for; None: a reader's, who sees all."""
         return None if self.reads_all(caller) else caller
 
     def may_see(self, caller: Identity, approval: Approval) -> bool:
-        own = caller.key == approval.requester_key and _same_actors(caller, approval.actors)
+        own = caller.key == approval.requester_key and same_actors(caller, approval.actors)
+        if own or caller.actors:
+            return own
         glass = (approval.break_glass or {}).get("groups", ())
         called = set(caller.groups) & {*approval.approvers, *glass}
-        return own or self.reads_all(caller) or bool(called)
+        return self.reads_all(caller) or bool(called)
 
     # ------------------------------------------------------------------ sessions
 
@@ -71,7 +77,7 @@ class Visibility:
                 **r.body,
             }
             for r in rows
-            if reader or _same_actors(caller, r.body["identity"].get("actors") or ())
+            if reader or same_actors(caller, r.body["identity"].get("actors") or ())
         ]
 
     def entries(self, session_id: str) -> tuple[list[Any], bool]:
@@ -84,8 +90,3 @@ class Visibility:
                 return found, False
             found.append(json.loads(entry.text))
         return found, True
-
-
-def _same_actors(caller: Identity, actors: Sequence[str]) -> bool:
-    """A person sees what was done for them; who acts for them sees what came by the same way only."""
-    return not caller.actors or caller.actors == tuple(actors)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from hoop_core.model import ApprovalTerms, BreakGlass, StandingTerms
 from hoop_core.policy.sections.common import duration, word
-from hoop_core.windows import DAYS, Window
+from hoop_core.windows import DAYS, Window, are_ever_open
 from hoop_core.yaml_reader import Value
 
 EXCEPTION_KEYS = ("approvers", "quorum", "pending_for", "valid_for")
@@ -29,12 +29,20 @@ def approval_terms(value: Value, what: str, *, exceptions: bool = False) -> Appr
         quorum=f["quorum"].integer("`quorum`", 1, 20) if "quorum" in f else 1,
         pending_for=duration(f["pending_for"], "`pending_for`") if "pending_for" in f else pending,
         valid_for=duration(f["valid_for"], "`valid_for`") if "valid_for" in f else valid,
-        windows=tuple(_window(w) for w in f["windows"].items("`windows`"))
-        if "windows" in f
-        else (),
+        windows=_windows(f["windows"]) if "windows" in f else (),
         break_glass=_break_glass(f["break_glass"]) if "break_glass" in f else None,
         standing=_standing(f["standing"]) if "standing" in f else None,
     )
+
+
+def _windows(value: Value) -> tuple[Window, ...]:
+    windows = tuple(dict.fromkeys(_window(w) for w in value.items("`windows`")))
+    if not are_ever_open(windows):
+        raise value.wrong(
+            "these `windows` are never open at once, so what is approved could never run.",
+            "What is approved runs when all of them are open: let them overlap.",
+        )
+    return windows
 
 
 def _window(value: Value) -> Window:

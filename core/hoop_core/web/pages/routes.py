@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -321,9 +321,12 @@ def _before(request: Request) -> tuple[datetime, str] | None:
     at, _, identifier = given.partition("~")
     try:
         when = datetime.fromisoformat(at.replace(" ", "+"))
-    except ValueError:
+        if when.tzinfo is None:
+            raise ValueError
+        when = when.astimezone(UTC)  # the edges of the calendar have no other zones
+    except (ValueError, OverflowError):
         raise BadRequest("This page of the list is not there.") from None
-    if when.tzinfo is None or not 0 < len(identifier) <= 100:
+    if not 0 < len(identifier) <= 100:
         raise BadRequest("This page of the list is not there.")
     return when, identifier
 

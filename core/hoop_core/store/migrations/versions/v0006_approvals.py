@@ -76,12 +76,13 @@ def _kinds() -> None:
 
     PostgreSQL looks into no JSON with an escaped NUL (https://www.postgresql.org/docs/current/datatype-json.html).
     """
-    kind = (
-        "json_extract(body, '$.kind')"
-        if op.get_bind().dialect.name == "sqlite"
-        else r"replace(body::text, '\u0000', '\u0001')::json ->> 'kind'"
-    )
-    op.get_bind().exec_driver_sql(f"UPDATE approvals SET kind = coalesce(substr({kind}, 1, 64), '')")
+    connection = op.get_bind()
+    body: sa.ColumnElement[Any] = sa.column("body", sa.JSON())
+    if connection.dialect.name != "sqlite":
+        body = sa.cast(sa.func.replace(sa.cast(body, sa.Text()), r"\u0000", r"\u0001"), sa.JSON())
+    approvals = sa.table("approvals", sa.column("kind", sa.String()))
+    kind = sa.func.substr(body["kind"].as_string(), 1, 64)
+    connection.execute(sa.update(approvals).values(kind=sa.func.coalesce(kind, "")))
 
 
 def _airflow() -> None:
