@@ -83,6 +83,7 @@ def test_the_connection_test_of_airflows_ui_succeeds(hook: HoopSnowflakeHook) ->
     assert hook.test_connection()[0]
 
 
+@pytest.mark.nightly
 def test_a_rejection_fails_the_sensor_and_nothing_is_written(
     stack: DevStack, tmp_path: Path, behind: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:

@@ -324,7 +324,7 @@ def _all(work: list[tuple[Any, ...]], target: Any) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("steps", [25, pytest.param(400, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("steps", [10, pytest.param(400, marks=pytest.mark.nightly)])
 def test_eight_processes_never_run_what_was_not_approved(
     postgres: Server, tmp_path: Path, steps: int
 ) -> None:

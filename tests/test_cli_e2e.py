@@ -147,7 +147,7 @@ def test_the_bundle_holds_no_raw_value_no_token_and_no_key(
     canaries = {str(v).encode() for row in protected for v in row}
     canaries |= {b"PRIVATE KEY", stack.info.token_agent.encode(), b"eyJ", b"X-Amz"}
     with zipfile.ZipFile(bundle) as archive:
-        assert len([n for n in archive.namelist() if n.endswith(".arrow")]) > 3
+        assert len([n for n in archive.namelist() if n.endswith(".arrow")]) >= 2
         for name in archive.namelist():
             content = archive.read(name)
             if name.endswith(".gz"):  # a part of a large result, as Snowflake packed it

@@ -530,6 +530,7 @@ def test_openbao_can_be_taken_away_and_comes_back_as_a_new_one(stack: DevStack) 
     assert GatewayVault(stack).revoke(minted["lease_id"]) == 204
 
 
+@pytest.mark.nightly
 @pytest.mark.e2e
 def test_a_revocation_without_snowflake_fails_and_can_be_repeated(stack: DevStack) -> None:
     vault = GatewayVault(stack)
@@ -600,6 +601,7 @@ def test_dev_up_leaves_a_stack_behind_that_down_takes_away(tmp_path: Path) -> No
     assert json.loads(dev(home, "down", "--json").stdout)["status"] == "not_running"
 
 
+@pytest.mark.nightly
 @pytest.mark.e2e
 def test_a_gateway_that_does_not_start_is_shown_with_its_log(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"

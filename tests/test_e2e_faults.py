@@ -137,6 +137,7 @@ def under_another_key(token: str) -> str:
     return base64.urlsafe_b64encode(changed).decode().rstrip("=") + "." + rest
 
 
+@pytest.mark.nightly
 def test_with_snowflake_stopped_statements_fail_and_the_user_is_on_the_list(own: DevStack) -> None:
     connection = agent(own)
     connection.cursor().execute("SELECT 1")
@@ -206,6 +207,7 @@ def test_an_orderly_stop_leaves_no_user_and_a_checkpoint(repaired: DevStack) -> 
     repaired.restart_gateway()
 
 
+@pytest.mark.nightly
 def test_a_second_gateway_set_up_by_the_environment_ends_orderly_on_sigterm(
     repaired: DevStack, tmp_path: Path
 ) -> None:

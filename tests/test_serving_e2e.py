@@ -273,6 +273,7 @@ def test_asked_to_stop_it_lets_a_statement_finish_and_takes_no_new_session(
     assert log.count("credential.gone") == log.count("credential.minted") >= 1
 
 
+@pytest.mark.nightly
 def test_a_second_signal_does_not_wait_and_still_ends_users(
     stack: DevStack, tmp_path: Path
 ) -> None:

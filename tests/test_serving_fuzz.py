@@ -74,7 +74,7 @@ def fuzz(stack: DevStack, home: Path, seconds: float) -> None:
 def test_requests_that_are_nearly_right_are_answered_without_an_error_of_our_own(
     stack: DevStack, tmp_path: Path
 ) -> None:
-    fuzz(stack, tmp_path, float(os.environ.get("HOOP_FUZZ_SECONDS", "8")))
+    fuzz(stack, tmp_path, float(os.environ.get("HOOP_FUZZ_SECONDS", "5")))
 
 
 @pytest.mark.nightly
