@@ -12,13 +12,13 @@ import pytest
 from snowflake.connector.errors import ProgrammingError
 from sqlalchemy import select
 
-from hoop_core.audit.log import stored_entries
 from hoop_core.audit.verify import verify_store
-from hoop_core.client import Approval, HoopClient, token_source
+from hoop_core.client import Approval, HoopClient
 from hoop_core.errors import ApprovalRefused, PolicyDenied, Refused, StatementRefused
 from hoop_core.model import RunContext
 from hoop_core.store import Store
 from hoop_core.store.tables import leases
+from tests.stack_people import as_person, log_entries
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -38,27 +38,12 @@ BOUNDS = {"most": {"type": "number", "min": 10, "max": 500}}
 RUN = RunContext("airflow", {"dag_id": "spent", "task_id": "build", "run_id": "r1"})
 
 
-def as_person(stack: DevStack, who: str) -> HoopClient:
-    return HoopClient(stack.info.gateway_url, token_source(stack.token(who)))
-
-
 def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
     while not (result := found()):
         assert time.monotonic() < deadline, "it did not come to be"
         time.sleep(0.1)
     return result
-
-
-def entries(stack: DevStack, kind: str) -> list[dict[str, Any]]:
-    import json
-
-    store = Store(stack.store_url)
-    store.attach()
-    try:
-        return [json.loads(e.text)["data"] for e in stored_entries(store) if e.kind == kind]
-    finally:
-        store.close()
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +72,32 @@ def counted(stack: DevStack, identifier: str) -> Approval:
     return eventually(look)  # type: ignore[no-any-return]
 
 
+class Held:
+    """A statement of the agent's, sent by a thread of its own."""
+
+    def __init__(self, connection: SnowflakeConnection, sql: str) -> None:
+        self.failed: list[ProgrammingError] = []
+        self._connection, self._sql = connection, sql
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._connection.cursor().execute(self._sql)
+        except ProgrammingError as e:
+            self.failed.append(e)
+
+    def asked(self, owner: HoopClient) -> Approval:
+        def look() -> Approval | None:
+            return next((a for a in owner.approvals("pending") if a.sql == self._sql), None)
+
+        return eventually(look)  # type: ignore[no-any-return]
+
+    def ended(self) -> list[ProgrammingError]:
+        self._thread.join(30)
+        return self.failed
+
+
 def test_a_request_says_how_many_rows_it_would_touch_and_the_count_is_on_record(
     stack: DevStack, behind: Behind
 ) -> None:
@@ -98,10 +109,10 @@ def test_a_request_says_how_many_rows_it_would_touch_and_the_count_is_on_record(
     assert "BEFORE (STATEMENT" in impact.restore
     assert (impact.partitions, impact.partitions_total) == (1, 1)
     assert impact.bytes
-    counts = [e for e in entries(stack, "statement.intent") if e.get("counted_for") == asked.id]
+    counts = [e for e in log_entries(stack, "statement.intent") if e.get("counted_for") == asked.id]
     assert [c["sql"] for c in counts] == [impact.sql]
     assert counts[0]["decision"]["decision"] == "allow"
-    explained = [e for e in entries(stack, "approval.explaining") if e["approval"] == asked.id]
+    explained = [e for e in log_entries(stack, "approval.explaining") if e["approval"] == asked.id]
     assert explained[0]["executed"] == f"EXPLAIN USING JSON {asked.rewritten}"
 
 
@@ -125,22 +136,9 @@ def test_a_count_leaves_no_user_behind(stack: DevStack) -> None:
 def test_one_person_on_call_lets_it_run_and_another_reviews_it(
     stack: DevStack, connect: Connect
 ) -> None:
-    connection = connect("churn-agent", schema="FEATURES")
-    failed: list[BaseException] = []
-    sql = f"{DELETE_ALL} WHERE 1 = 1"
-
-    def run() -> None:
-        try:
-            connection.cursor().execute(sql)
-        except ProgrammingError as e:
-            failed.append(e)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    held = Held(connect("churn-agent", schema="FEATURES"), f"{DELETE_ALL} WHERE 1 = 1")
     with as_person(stack, "alice") as owner, as_person(stack, "olga") as on_call:
-        asked = eventually(
-            lambda: next((a for a in owner.approvals("pending") if a.sql == sql), None)
-        )
+        asked = held.asked(owner)
         assert on_call.approval(asked.id).id == asked.id
         with pytest.raises(ApprovalRefused, match="none of the groups"):
             owner.break_glass(asked.id, "the nightly run is stuck")
@@ -148,8 +146,7 @@ def test_one_person_on_call_lets_it_run_and_another_reviews_it(
             on_call.break_glass(asked.id, " ")
         broken = on_call.break_glass(asked.id, "the nightly run is stuck")
         assert broken.status == "approved"
-        thread.join(30)
-        assert failed == []
+        assert held.ended() == []
         with pytest.raises(ApprovalRefused, match="cannot review"):
             on_call.review(asked.id, "I was right")
         used = owner.approval(asked.id)
@@ -160,28 +157,15 @@ def test_one_person_on_call_lets_it_run_and_another_reviews_it(
         assert reviewed.emergency is not None
         assert reviewed.emergency.review is not None
         assert reviewed.emergency.review.by.name == "alice"
-    assert entries(stack, "approval.broken_glass")[-1]["approval"] == asked.id
+    assert log_entries(stack, "approval.broken_glass")[-1]["approval"] == asked.id
 
 
 def test_who_asked_takes_it_back_and_the_waiting_statement_is_told(
     stack: DevStack, connect: Connect
 ) -> None:
-    connection = connect("churn-agent", schema="FEATURES")
-    failed: list[BaseException] = []
-    sql = f"{DELETE_ALL} WHERE 2 = 2"
-
-    def run() -> None:
-        try:
-            connection.cursor().execute(sql)
-        except ProgrammingError as e:
-            failed.append(e)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    held = Held(connect("churn-agent", schema="FEATURES"), f"{DELETE_ALL} WHERE 2 = 2")
     with as_person(stack, "alice") as owner, as_person(stack, "churn-agent") as agent:
-        asked = eventually(
-            lambda: next((a for a in owner.approvals("pending") if a.sql == sql), None)
-        )
+        asked = held.asked(owner)
         counted(stack, asked.id)
         assert states_of_users(stack, str(asked.session_id)) == set()  # while it waits
         with pytest.raises(ApprovalRefused, match="did not ask"):
@@ -189,8 +173,7 @@ def test_who_asked_takes_it_back_and_the_waiting_statement_is_told(
         assert agent.withdraw(asked.id, "wrong table").status == "withdrawn"
         with pytest.raises(ApprovalRefused, match="withdrawn already"):
             owner.answer(asked.id, "approve", "too late")
-    thread.join(30)
-    assert "withdrawn by churn-agent: wrong table" in str(failed[0])
+    assert "withdrawn by churn-agent: wrong table" in str(held.ended()[0])
 
 
 def standing(stack: DevStack, *, approve: bool = True, **options: Any) -> Approval:
@@ -236,7 +219,15 @@ def test_a_standing_approval_lets_later_runs_through_and_counts_them(
         scheduled(connect, run).cursor().execute(TEMPLATE.replace("{most}", str(most)))
     with as_person(stack, "alice") as owner:
         assert owner.approval(granted.id).uses == 2
-    used = [e for e in entries(stack, "statement.intent") if e.get("approval") == granted.id]
+    counts = [
+        e for e in log_entries(stack, "statement.intent") if e.get("counted_for") == granted.id
+    ]
+    assert len(counts) == 4  # of the sample, of each run, and of the table that the second replaces
+    explained = [
+        e for e in log_entries(stack, "approval.explaining") if e["approval"] == granted.id
+    ]
+    assert len(explained) == 1  # people ask for plans, runs do not
+    used = [e for e in log_entries(stack, "statement.intent") if e.get("approval") == granted.id]
     assert [u["standing"]["values"] for u in used] == [{"most": "30"}, {"most": "40"}]
     assert behind("SELECT COUNT(*) FROM PROD.FEATURES.SPENT")[0][0] > 0
     assert verify_store(stack.store_url).faults == ()
@@ -282,32 +273,6 @@ def test_another_schedule_is_asked_about(stack: DevStack) -> None:
     assert asked.status == "pending"
 
 
-class Held:
-    """A statement of the agent's, sent by a thread of its own."""
-
-    def __init__(self, connection: SnowflakeConnection, sql: str) -> None:
-        self.failed: list[ProgrammingError] = []
-        self._connection, self._sql = connection, sql
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._connection.cursor().execute(self._sql)
-        except ProgrammingError as e:
-            self.failed.append(e)
-
-    def asked(self, owner: HoopClient) -> Approval:
-        def look() -> Approval | None:
-            return next((a for a in owner.approvals("pending") if a.sql == self._sql), None)
-
-        return eventually(look)  # type: ignore[no-any-return]
-
-    def ended(self) -> list[ProgrammingError]:
-        self._thread.join(30)
-        return self.failed
-
-
 def test_another_text_of_the_same_work_ends_a_standing_approval_when_it_runs(
     stack: DevStack, connect: Connect
 ) -> None:
@@ -324,16 +289,19 @@ def test_another_text_of_the_same_work_ends_a_standing_approval_when_it_runs(
     assert ended.status == "revoked"
     assert ended.revocation is not None
     assert "another text" in ended.revocation.reason
-    assert entries(stack, "approval.drifted")[-1]["approval"] == granted.id
+    drifted = log_entries(stack, "approval.drifted")[-1]
+    assert drifted["approval"] == granted.id
+    ran = next(e for e in log_entries(stack, "statement.intent") if e["approval"] == ahead.id)
+    assert drifted["seq"] < ran["seq"]  # from its intent on nothing but the statement may fail
 
 
 def test_another_policy_ends_a_standing_approval(stack: DevStack, connect: Connect) -> None:
     granted = standing(stack)
     before = stack.policy_file.read_text()
-    loaded = len(entries(stack, "policy.loaded"))
+    loaded = len(log_entries(stack, "policy.loaded"))
     try:
         stack.policy_file.write_text(before.replace("longest: 30d", "longest: 29d"))
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded)
         held = Held(scheduled(connect), TEMPLATE.replace("{most}", "31"))
         with as_person(stack, "alice") as owner:
             asked = held.asked(owner)
@@ -345,16 +313,16 @@ def test_another_policy_ends_a_standing_approval(stack: DevStack, connect: Conne
         assert "policy has changed" in ended.revocation.reason
     finally:
         stack.policy_file.write_text(before)
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded + 1)
 
 
 def test_who_only_asks_ends_no_standing_approval(stack: DevStack) -> None:
     granted = standing(stack)
     before = stack.policy_file.read_text()
-    loaded = len(entries(stack, "policy.loaded"))
+    loaded = len(log_entries(stack, "policy.loaded"))
     try:
         stack.policy_file.write_text(before.replace("longest: 30d", "longest: 28d"))
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded)
         with as_person(stack, "churn-agent") as agent:
             agent.request_approval(
                 TEMPLATE.replace("{most}", "30"), database="PROD", schema="CRM", run=RUN
@@ -362,7 +330,7 @@ def test_who_only_asks_ends_no_standing_approval(stack: DevStack) -> None:
             assert agent.approval(granted.id).status == "approved"
     finally:
         stack.policy_file.write_text(before)
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded + 1)
 
 
 def test_a_standing_approval_is_used_as_often_as_was_approved(
@@ -399,14 +367,14 @@ def test_a_grant_does_not_fit_when_more_people_have_to_answer_now(
 ) -> None:
     """Conditions may look at what no grant is bound to, as the purpose or the hour."""
     before = stack.policy_file.read_text()
-    loaded = len(entries(stack, "policy.loaded"))
+    loaded = len(log_entries(stack, "policy.loaded"))
     stricter = (
         "  - {name: backfills, kinds: [create_table_as], when: \"run.purpose == 'backfill'\", "
         "then: require_approval, approval: {approvers: [data-owners], quorum: 2}}\n\n# Nothing grants"
     )
     try:
         stack.policy_file.write_text(before.replace("# Nothing grants", stricter))
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded)
         sql = (
             "CREATE OR REPLACE TABLE PROD.FEATURES.MORE AS SELECT CUSTOMER_ID FROM PROD.CRM.ORDERS"
         )
@@ -422,7 +390,7 @@ def test_a_grant_does_not_fit_when_more_people_have_to_answer_now(
         assert held.ended()
     finally:
         stack.policy_file.write_text(before)
-        eventually(lambda: len(entries(stack, "policy.loaded")) > loaded + 1)
+        eventually(lambda: len(log_entries(stack, "policy.loaded")) > loaded + 1)
 
 
 def test_revoked_it_lets_nothing_through(stack: DevStack) -> None:

@@ -11,7 +11,9 @@ import httpx
 import jsonschema
 import pytest
 
+from hoop_core.server.app import routes_of
 from hoop_core.web.openapi import document
+from tests.sign_in_world import gateway, new_ports, settings
 
 if TYPE_CHECKING:
     from hoop_core.devstack.stack import DevStack
@@ -30,13 +32,13 @@ def test_every_reference_of_the_description_leads_somewhere() -> None:
     assert wanted <= set(DOCUMENT["components"]["schemas"])
 
 
-def test_every_address_of_the_api_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    web = Path(__file__).parents[1] / "core/hoop_core/web"
-    api, airflow = ((web / name).read_text() for name in ("api.py", "airflow.py"))
-    served = {(p, v.lower()) for v, p in re.findall(r'\("(GET|POST)", "([^"]+)"', api)}
-    served |= {(f"/airflow{p}", "post") for p in re.findall(r'f"\{base\}(/\w+)"', airflow)}
-    described = {(p.removeprefix(BASE), m) for p, ways in DOCUMENT["paths"].items() for m in ways}
-    assert served == described
+def test_every_address_of_the_api_is_described(tmp_path: Path) -> None:
+    provider = {"issuer": "http://127.0.0.1:9", "audience": "hoop"}
+    with gateway(settings(tmp_path, new_ports(1)[0], identity=[provider])) as made:
+        routes = [r for r in routes_of(made) if r.path.startswith(BASE)]
+    served = {(r.path, m.lower()) for r in routes for m in (r.methods or ()) if m != "HEAD"}
+    described = {(p, m) for p, ways in DOCUMENT["paths"].items() for m in ways}
+    assert served == described | {(f"{BASE}/openapi.json", "get")}
 
 
 @pytest.mark.e2e

@@ -462,3 +462,16 @@ def test_programming_errors_are_the_drivers_own(world: World) -> None:
             host="127.0.0.1", port=world.port, protocol="http", account="acme", user="x",
             authenticator="oauth", token="nonsense", login_timeout=5,
         )  # fmt: skip
+
+
+def test_who_asks_ahead_in_a_role_that_is_not_theirs_is_refused_on_record(world: World) -> None:
+    for path, body in (
+        ("approvals", {"sql": "SELECT 1"}),
+        ("standing-approvals", {"template": "DELETE FROM T WHERE N = {n}", "bounds": {}}),
+    ):
+        before = len(world.kinds("signin.refused"))
+        bearer = {"authorization": f"Bearer {world.token(sub='una', jti=path)}"}
+        asked = {**body, "role": "NOT_MINE"}
+        answer = httpx.post(f"{world.url}/hoop/v1/{path}", json=asked, headers=bearer)
+        assert answer.status_code == 403
+        assert len(world.kinds("signin.refused")) == before + 1

@@ -15,11 +15,10 @@ import httpx
 import pytest
 from snowflake.connector.errors import ProgrammingError
 
-from hoop_core.audit.log import stored_entries
 from hoop_core.audit.verify import verify_store
-from hoop_core.client import Approval, HoopClient, token_source
+from hoop_core.client import Approval
 from hoop_core.errors import ApprovalRefused, PolicyDenied, Refused
-from hoop_core.store import Store
+from tests.stack_people import as_person, log_entries
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -33,10 +32,6 @@ Behind = Callable[[str], list[tuple[Any, ...]]]
 EMAIL, BODY = "PROD.CRM.CUSTOMERS.EMAIL", "PROD.CRM.SUPPORT_NOTES.BODY"
 READS = "SELECT EMAIL, CARD_NUMBER, SSN FROM PROD.CRM.CUSTOMERS WHERE CUSTOMER_ID = 11"
 NOTE = "SELECT BODY FROM PROD.CRM.SUPPORT_NOTES WHERE NOTE_ID = 11"
-
-
-def as_person(stack: DevStack, who: str) -> HoopClient:
-    return HoopClient(stack.info.gateway_url, token_source(stack.token(who)))
 
 
 def ask(stack: DevStack, *columns: str, minutes: int = 10) -> Approval:
@@ -55,15 +50,6 @@ def seen(connection: SnowflakeConnection, sql: str = READS) -> tuple[Any, ...]:
     row = connection.cursor().execute(sql).fetchone()
     assert isinstance(row, tuple)
     return row
-
-
-def log_entries(stack: DevStack, kind: str) -> list[dict[str, Any]]:
-    store = Store(stack.store_url)
-    store.attach()
-    try:
-        return [json.loads(e.text)["data"] for e in stored_entries(store) if e.kind == kind]
-    finally:
-        store.close()
 
 
 @pytest.fixture(autouse=True)

@@ -327,6 +327,10 @@ class Guard:
                 self.desk.check_standing(connection, exceptions)
             return entry
 
+        if grant is not None and use is None:
+            await self.asking.superseded(
+                session, request, plan
+            )  # from the intent on nothing may fail
         kind, alone, intent = "statement.intent", grant is None and not exceptions, None
         if alone and self.under_way == 1:
             # Nobody else is held up, and to wake a thread takes longer than a good disk.
@@ -337,8 +341,6 @@ class Guard:
         told(intent=intent)
         if use is not None:
             self.desk.standing.forget()  # it was used once more
-        elif grant is not None:
-            await self.asking.superseded(session, request, plan)
         return intent
 
     # ------------------------------------------------------------------ refusals

@@ -13,7 +13,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,10 +145,25 @@ class Foresight:
         counted_for: str,
         queued: bool = False,
     ) -> Json:
-        """What the statement would do, as JSON for people. Never raises for what Snowflake or the policy says."""
-        if queued:
-            async with self.room:
-                return await self.of(run, session, request, plan, counted_for=counted_for)
+        """What the statement would do, as JSON for people. Never raises for what Snowflake or the policy says.
+
+        Only where nothing runs now (`queued`) it takes its turn, and Snowflake's plan is asked for, too.
+        """
+        async with self.room if queued else nullcontext():
+            return await self._of(
+                run, session, request, plan, counted_for=counted_for, queued=queued
+            )
+
+    async def _of(
+        self,
+        run: Run,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        *,
+        counted_for: str,
+        queued: bool,
+    ) -> Json:
         statement = plan.verdict.statement
         count = None if statement is None else count_of(statement, plan.bindings)
         impact: Json = {
@@ -183,13 +198,16 @@ class Foresight:
         impact |= {"state": "counted", "rows": rows, "bounds": count.bounds}
         if not count.bounds:
             impact["why"] = "It may touch more rows than were counted."
-        return impact | await self._explained(session, plan, counted_for)
+        # The plan may have waited for its turn; the count was decided anew, and says under which policy.
+        if queued and counting.under == {plan.binding.policy_digest}:
+            impact |= await self._explained(session, plan, counted_for)
+        return impact
 
     async def _explained(self, session: GuardedSession, plan: Plan, counted_for: str) -> Json:
         """Partitions and bytes that it would scan, where Snowflake says so. Nothing runs: it is compiled only.
 
-        Only of a change that the caller was just allowed to count, in tables that are not protected from them: how
-        many partitions a condition leaves tells of values, of hidden rows too.
+        Only of a change that the caller was just allowed to count by a SELECT, in tables that are not protected from
+        them: how many partitions a condition leaves tells of values, of hidden rows too.
         https://docs.snowflake.com/en/sql-reference/sql/explain
         """
         statement = plan.verdict.statement
@@ -211,7 +229,7 @@ class Foresight:
             session.ran(explaining)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Counting:
     """SELECTs of the caller's own, for one question."""
 
@@ -220,6 +238,8 @@ class _Counting:
     request: QueryRequest
     counted_for: str
     seconds: float
+    under: set[str] = field(default_factory=set)
+    """Digests of the policies that they were decided under."""
 
     async def rows(self, plan: Plan, count: Count) -> int | None:
         """The rows that come and those that go with them. Raises HoopError, TimeoutError, KeyError."""
@@ -254,6 +274,7 @@ class _Counting:
             with suppress(Exception):
                 await asyncio.shield(running)
             raise
+        self.under.add(delivered.policy_digest)
         return number_in(delivered.answer)
 
 

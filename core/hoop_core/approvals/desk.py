@@ -178,41 +178,45 @@ class ApprovalDesk:
 
     def withdraw(self, identifier: str, who: Identity, reason: str) -> Approval:
         """Take back what one has asked for, as long as it is not used. Raises ApprovalRefused, which is logged."""
-
-        def write(connection: Connection) -> Json:
-            now = utc_now()
-            approval = book.load(connection, identifier, now, to_change=True)
-            check_withdrawal(approval, who, reason)
-            return moves.ended(
-                connection,
-                approval,
-                ApprovalStatus.WITHDRAWN,
-                moves.person(who),
-                reason,
-                now=now,
-            )
-
-        told = {"by": moves.person(who)}
-        return self._move(identifier, "withdrawn", write, refused="withdraw_refused", told=told)
+        return self._end(
+            identifier,
+            who,
+            reason,
+            check_withdrawal,
+            ApprovalStatus.WITHDRAWN,
+            refused="withdraw_refused",
+        )
 
     def revoke(self, identifier: str, who: Identity, reason: str) -> Approval:
         """End a standing grant, or its question, at once. Raises ApprovalRefused, which is logged."""
+        return self._end(
+            identifier,
+            who,
+            reason,
+            check_revocation,
+            ApprovalStatus.REVOKED,
+            refused="revoke_refused",
+        )
+
+    def _end(
+        self,
+        identifier: str,
+        who: Identity,
+        reason: str,
+        check: Callable[[Approval, Identity, str], None],
+        status: ApprovalStatus,
+        *,
+        refused: str,
+    ) -> Approval:
+        by = moves.person(who)
 
         def write(connection: Connection) -> Json:
             now = utc_now()
             approval = book.load(connection, identifier, now, to_change=True)
-            check_revocation(approval, who, reason)
-            return moves.ended(
-                connection,
-                approval,
-                ApprovalStatus.REVOKED,
-                moves.person(who),
-                reason,
-                now=now,
-            )
+            check(approval, who, reason)
+            return moves.ended(connection, approval, status, by, reason, now=now)
 
-        told = {"by": moves.person(who)}
-        return self._move(identifier, "revoked", write, refused="revoke_refused", told=told)
+        return self._move(identifier, status, write, refused=refused, told={"by": by})
 
     def drifted(self, identifier: str, why: str) -> Approval:
         """End a standing approval whose text, tables or policy are not any more what was approved."""

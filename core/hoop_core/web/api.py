@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TypeVar
 
 import structlog
 from starlette.requests import Request
@@ -25,6 +24,7 @@ from hoop_core.errors import (
     HoopError,
     IdentityError,
     NotServed,
+    PolicyDenied,
     Refused,
     Unavailable,
     where,
@@ -32,6 +32,7 @@ from hoop_core.errors import (
 from hoop_core.guard import Guard
 from hoop_core.http import BadRequest, read_json, text_of, unexpected
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json
+from hoop_core.session.guarded import GuardedSession
 from hoop_core.signin.door import SignIn, TooManyFailures
 from hoop_core.store import Store
 from hoop_core.web.listing import asked_page, page
@@ -40,7 +41,6 @@ from hoop_core.web.openapi import document
 from hoop_core.web.questions import REASON_LIMIT, Opener, Questions
 from hoop_core.web.visibility import Visibility
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _RUN_FILTERS = (
     "dag_id", "run_id", "task_id", "map_index", "job_name", "step_key", "asset_key",
@@ -182,7 +182,8 @@ class Api:
         """Ask ahead for a statement that another task of the same run will send."""
         body = await self._body(request)
         with self._asks(caller.key):
-            approval = await self._asking(request, caller, self._questions.ask(caller, body))
+            session = await self._session(request, caller, body)
+            approval = await self._questions.ask(session, body)
         if approval is None:
             return JSONResponse({"status": "not_required"})
         return JSONResponse(self._as_json(approval), status_code=201)
@@ -209,11 +210,11 @@ class Api:
         moved = await asyncio.to_thread(move, approval.id, caller, reason)
         return JSONResponse(self._as_json(moved))
 
-    async def _asking(self, request: Request, caller: Identity, asking: Awaitable[T]) -> T:
-        """A refusal to become the role that was asked for is on record as one of signing in."""
+    async def _session(self, request: Request, caller: Identity, body: Json) -> GuardedSession:
+        """What the caller asks as. A refused role or account is on record as one of signing in."""
         try:
-            return await asking
-        except IdentityError as e:
+            return self._questions.session(caller, body)
+        except (PolicyDenied, IdentityError) as e:
             await self._sign_in.refused(caller, _client(request), e)
             raise
 
@@ -227,7 +228,8 @@ class Api:
     async def ask_standing(self, request: Request, caller: Identity) -> Response:
         body = await self._body(request)
         with self._asks(caller.key):
-            asked = await self._asking(request, caller, self._questions.ask_standing(caller, body))
+            session = await self._session(request, caller, body)
+            asked = await self._questions.ask_standing(session, body)
         return JSONResponse(self._as_json(asked), status_code=201)
 
     async def revoke(self, request: Request, caller: Identity) -> Response:

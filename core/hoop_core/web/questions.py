@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import uuid
@@ -43,18 +44,19 @@ class Questions:
     def __init__(self, guard: Guard, open_upstream: Opener) -> None:
         self._guard, self._open = guard, open_upstream
 
-    async def ask(self, caller: Identity, body: Json) -> Approval | None:
+    async def ask(self, session: GuardedSession, body: Json) -> Approval | None:
         """For a statement that another task of the same run will send; None when it needs no approval.
 
         Raises BadRequest, and whatever deciding raises.
         """
         sql = _sql(body, "sql")
         bindings = _bindings(body.get("parameters"))
-        return await self._guard.ask_ahead(self._session(caller, body), _request(sql, bindings))
+        return await self._guard.ask_ahead(session, _request(sql, bindings))
 
-    async def ask_standing(self, caller: Identity, body: Json) -> Approval:
+    async def ask_standing(self, session: GuardedSession, body: Json) -> Approval:
         """For every statement that fits a template. Raises BadRequest, and whatever deciding raises."""
-        template = Template.read(_sql(body, "template"), body.get("bounds"))
+        text = _sql(body, "template")
+        template = await asyncio.to_thread(Template.read, text, body.get("bounds"))
         sample = body.get("sample") or {}
         if not isinstance(sample, Mapping):
             raise BadRequest("sample must be an object: a value for each gap of the template.")
@@ -66,9 +68,9 @@ class Questions:
         uses = whole(body, "uses_at_most", 1, _MOST_USES)
         request = _request(template.filled(sample), _bindings(body.get("parameters")))
         wish = Wish(template, rows, uses, timedelta(seconds=seconds), reason)
-        return await self._guard.ask_standing(self._session(caller, body), request, wish)
+        return await self._guard.ask_standing(session, request, wish)
 
-    def _session(self, caller: Identity, body: Json) -> GuardedSession:
+    def session(self, caller: Identity, body: Json) -> GuardedSession:
         """Raises PolicyDenied, IdentityError for an account, a role or a context that cannot be."""
         account = self._guard.choose_account(text_of(body, "account"))
         role = self._guard.role_for(caller, fold(text_of(body, "role")), account)
