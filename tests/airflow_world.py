@@ -222,7 +222,7 @@ class AirflowWorld:
 
     def logged(self, kind: str) -> list[dict[str, Any]]:
         """The entries of this kind in Hoop's log."""
-        from hoop_core.audit.log import stored_entries
+        from hoop_core.audit.stored import stored_entries
         from hoop_core.store import Store
 
         store = Store(self.stack.store_url)

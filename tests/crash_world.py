@@ -18,7 +18,7 @@ from snowflake.connector.errors import Error
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.cli.credentials import app as credentials_commands
 from hoop_core.devstack.processes import Part, free_port
 from hoop_core.devstack.replica import Replica

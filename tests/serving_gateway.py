@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.client import HoopClient, token_source
 from hoop_core.devstack.processes import free_port
 from hoop_core.store import Store

@@ -14,7 +14,7 @@ import pytest
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import ProgrammingError
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.store import Store
 
 if TYPE_CHECKING:

@@ -109,15 +109,6 @@ def test_a_note_has_the_form_of_c2sp(log_key: LogKey) -> None:
     assert open_note(note, log_key.verifier_key) == "hello\n"
 
 
-def test_a_gap_in_the_store_stops_checkpoints(log: AuditLog, store: Store) -> None:
-    for _ in range(3):
-        log.append("test", {})
-    with store.write() as connection:
-        connection.execute(log_entries.delete().where(log_entries.c.seq == 1))
-    with pytest.raises(StoreUnavailable, match="gap"):
-        log.checkpoint()
-
-
 def test_the_key_file_is_private_and_stays_the_same(tmp_path: Path) -> None:
     first = load_or_create_key(tmp_path / "k", "a/b")
     assert (tmp_path / "k").stat().st_mode & 0o077 == 0

@@ -19,7 +19,7 @@ import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, Error
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.config import AccountSettings, CredentialsSettings, load_settings
 from hoop_core.devstack.emulator.process import Running, running
 from hoop_core.server.embedded import EmbeddedGateway, start_embedded

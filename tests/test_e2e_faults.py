@@ -19,7 +19,7 @@ import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, Error
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.devstack.processes import free_port
 from hoop_core.devstack.stack import DevStack
 from hoop_core.store import Store

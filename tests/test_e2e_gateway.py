@@ -14,7 +14,7 @@ import httpx
 import pytest
 from snowflake.connector.errors import DatabaseError, Error, ProgrammingError
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.client import HoopClient, token_source
 from hoop_core.store import Store
 

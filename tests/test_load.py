@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import snowflake.connector
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.devstack.replica import Replica
 from hoop_core.devstack.stack import DevStack
 from hoop_core.store import Store

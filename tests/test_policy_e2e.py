@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from snowflake.connector.errors import Error
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.client import HoopClient, token_source
 from hoop_core.policy.file import parse_policy
 from hoop_core.store import Store

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import requests
 
-from hoop_core.audit.log import stored_entries
+from hoop_core.audit.stored import stored_entries
 from hoop_core.client import HoopClient, token_source
 from hoop_core.store import Store
 

@@ -10,8 +10,10 @@ import binascii
 import hashlib
 import os
 import stat
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -44,16 +46,19 @@ def _key_id(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
 
 
-@dataclass(frozen=True, slots=True)
-class LogKey:
-    """The key that signs checkpoints; `name` is the log's origin."""
+class Signer(ABC):
+    """What signs for a log, wherever its key is; `name` is the log's origin."""
 
     name: str
-    _private: Ed25519PrivateKey = field(repr=False)
 
     @property
+    @abstractmethod
     def public(self) -> bytes:
-        return self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        """The ed25519 public key, raw."""
+
+    @abstractmethod
+    def signature(self, content: bytes) -> bytes:
+        """ed25519 over the content. Raises VaultUnavailable where the key is elsewhere."""
 
     @property
     def verifier_key(self) -> str:
@@ -63,12 +68,27 @@ class LogKey:
 
     def sign_note(self, text: str) -> str:
         """`text` (ends with a newline) followed by a blank line and our signature line."""
-        blob = _key_id(self.name, self.public) + self._private.sign(text.encode())
+        blob = _key_id(self.name, self.public) + self.signature(text.encode())
         return f"{text}\n— {self.name} {base64.b64encode(blob).decode()}\n"
 
     def sign(self, size: int, root: bytes) -> Checkpoint:
         text = f"{self.name}\n{size}\n{base64.b64encode(root).decode()}\n"
         return Checkpoint(self.name, size, root, self.sign_note(text))
+
+
+@dataclass(frozen=True)
+class LogKey(Signer):
+    """A key that this process holds."""
+
+    name: str
+    _private: Ed25519PrivateKey = field(repr=False)
+
+    @cached_property
+    def public(self) -> bytes:
+        return self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def signature(self, content: bytes) -> bytes:
+        return self._private.sign(content)
 
 
 def load_or_create_key(path: Path, name: str) -> LogKey:

@@ -1,9 +1,10 @@
 """The append-only log. `append` returns a durable sequence number or raises; there is no third way.
 
 An entry is one canonical JSON object (RFC 8785): {"seq", "at", "kind", "session", "data"}. Its leaf
-hash (RFC 6962) is stored beside it, and signed checkpoints commit to all leaves before them. The
-sequence is gap-free because the next number is read under the same lock that inserts it, of which there
-is one for all replicas. Entries that wait for it at the same time are written in one transaction.
+hash (RFC 6962) is stored beside it. With every commit the log's head is signed anew (audit/head.py), and
+now and then a checkpoint, which is for others. The sequence is gap-free because the head is read under the
+same lock under which it is written, of which there is one for all replicas. Entries that wait for it at the
+same time are written in one transaction. Times never go back, short of a clock that was set back.
 
 So everything that is changed together with an entry is changed by one writer at a time.
 """
@@ -11,35 +12,28 @@ So everything that is changed together with an entry is changed by one writer at
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sqlite3
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
-from hoop_core.audit import merkle
 from hoop_core.audit.canonical import canonical
-from hoop_core.audit.checkpoint import Checkpoint, LogKey, open_note
+from hoop_core.audit.checkpoint import Checkpoint, Signer, open_note
+from hoop_core.audit.head import NO_HEAD, VERIFY, FarBehind, Head, KnownTree
+from hoop_core.audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from hoop_core.audit.stored import Entry, never_used, stored_checkpoints, stored_entries
 from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 from hoop_core.model import Json
 from hoop_core.store import Busy, Lock, Store
-from hoop_core.store.tables import log_checkpoints, log_entries
+from hoop_core.store.tables import log_checkpoints, log_entries, log_head
 from hoop_core.telemetry import log_append
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the log as it is stored: `text` is exactly what the leaf hash covers."""
-
-    seq: int
-    kind: str
-    session_id: str | None
-    text: str
-    leaf: bytes
 
 
 def utc_now() -> datetime:
@@ -49,15 +43,16 @@ def utc_now() -> datetime:
 _MOST_AT_ONCE = 256
 _SLOW_SECONDS, _SLOW_FOR_SECONDS = 0.005, 10.0
 """What waits longer for the disk is left to a thread for a while."""
-_PAGE = 2000
-_PAGE_SHOWN = 200
-"""For those who stop when they have seen enough: entries can be long."""
-_LAST = select(func.max(log_entries.c.seq))
+_CLOCK_SET_BACK = timedelta(minutes=5)
 _INSERT = insert(log_entries)
 _PLAIN_INSERT = (
-    "INSERT INTO log_entries (seq, kind, session_id, entry, leaf) "
-    "VALUES (:seq, :kind, :session_id, :entry, :leaf)"
+    "INSERT INTO log_entries (seq, kind, session_id, entry, leaf, at) "
+    "VALUES (:seq, :kind, :session_id, :entry, :leaf, :at)"
 )
+_HEAD = select(*(log_head.c[name] for name in ("size", "subtrees", "at", "note", "writer")))
+_PLAIN_HEAD = "SELECT size, subtrees, at, note, writer FROM log_head"
+_PLAIN_SET_HEAD = "INSERT OR REPLACE INTO log_head (id, size, subtrees, at, note, writer) VALUES (1, ?, ?, ?, ?, ?)"
+_COUNT = select(func.count()).select_from(log_entries)
 _LAST_NOTE = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size.desc()).limit(1)
 _LAST_SIGNED = select(func.max(log_checkpoints.c.signed_at))
 
@@ -77,7 +72,7 @@ class _Pending:
     failed: BaseException | None = None
     ended: bool = False
 
-    def row(self, connection: Connection | None, seq: int) -> Json:
+    def row(self, connection: Connection | None, seq: int, at: str) -> Json:
         """Make the changes that come with the entry, and write down what goes into the log."""
         if not callable(self.data):
             content = self.data
@@ -88,7 +83,7 @@ class _Pending:
         text = canonical(
             {
                 "seq": seq,
-                "at": utc_now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                "at": at,
                 "kind": self.kind,
                 "session": self.session_id,
                 "data": content,
@@ -100,7 +95,8 @@ class _Pending:
             "kind": self.kind,
             "session_id": self.session_id,
             "entry": text.decode(),
-            "leaf": merkle.leaf_hash(text),
+            "leaf": leaf_hash(text),
+            "at": at,
         }
 
     def end(self, failed: BaseException | None) -> None:
@@ -118,14 +114,12 @@ class _Pending:
 class AuditLog:
     """The one writer's view of the log; several may work on the same store."""
 
-    def __init__(self, store: Store, key: LogKey) -> None:
+    def __init__(self, store: Store, key: Signer) -> None:
         self._store = store
         self.key = key
-        self._lock = threading.Lock()
+        self._tree = KnownTree(key)
         self._writing = threading.Lock()
         self._waiting: deque[_Pending] = deque()
-        self._frontier = merkle.Frontier()
-        self._last_leaf = b""
         self._slow_until = float("-inf")
 
     def append(
@@ -168,12 +162,14 @@ class AuditLog:
         try:
             if self._waiting:  # they were first
                 return None
-            with log_append(kind), self._store.write_at_once(synced=synced) as cursor:
-                self._insert(cursor, [pending])
+            with log_append(kind):
+                with self._store.write_at_once(synced=synced) as cursor:
+                    grown = self._insert(cursor, [pending])
+                self._tree.became(*grown)
             if time.monotonic() - began > _SLOW_SECONDS:
                 self._slow_until = time.monotonic() + _SLOW_FOR_SECONDS
             return pending.seq
-        except Busy:
+        except (Busy, FarBehind):
             return None
         finally:
             self._writing.release()
@@ -209,28 +205,56 @@ class AuditLog:
                 pending.end(None)
 
     def _write_with_changes(self, batch: list[_Pending]) -> None:
-        with self._store.write() as connection:
-            self._store.lock(connection, Lock.LOG)
-            last = connection.scalar(_LAST)
-            connection.execute(_INSERT, self._rows(connection, batch, last))
+        while True:
+            try:
+                with self._store.write() as connection:
+                    self._store.lock(connection, Lock.LOG)
+                    now = self._store.now(connection) if self._store.shared else utc_now()
+                    tree, last_at = self._tree.of(connection, _head(connection))
+                    at = _time_of(now, last_at)
+                    rows = self._rows(connection, batch, tree.size, at)
+                    connection.execute(_INSERT, rows)
+                    head = _set_head(connection, self._tree.grown(tree, rows, at))
+                self._tree.became(tree, head)
+                return
+            except FarBehind:
+                self.follow()
 
     def _write_alone(self, batch: list[_Pending]) -> None:
         """The same where nothing else changes, which is what every statement waits for twice."""
-        with self._store.write_plainly() as cursor:
-            self._insert(cursor, batch)
+        while True:
+            try:
+                with self._store.write_plainly() as cursor:
+                    grown = self._insert(cursor, batch)
+                self._tree.became(*grown)
+                return
+            except FarBehind:
+                self.follow()
 
-    def _insert(self, cursor: sqlite3.Cursor, batch: list[_Pending]) -> None:
-        (last,) = cursor.execute("SELECT max(seq) FROM log_entries").fetchone()
-        cursor.executemany(_PLAIN_INSERT, self._rows(None, batch, last))
+    def _insert(self, cursor: sqlite3.Cursor, batch: list[_Pending]) -> tuple[Frontier, Head]:
+        row = cursor.execute(_PLAIN_HEAD).fetchone()
+        tree, last_at = self._tree.of(cursor, Head(*row) if row else None)
+        at = _time_of(utc_now(), last_at)
+        rows = self._rows(None, batch, tree.size, at)
+        cursor.executemany(_PLAIN_INSERT, rows)
+        head = self._tree.grown(tree, rows, at)
+        cursor.execute(_PLAIN_SET_HEAD, dataclasses.astuple(head))
+        return tree, head
+
+    def follow(self) -> None:
+        """Read what others have written, so that nobody has to wait for that later. Raises StoreUnavailable."""
+        with self._store.read() as connection:
+            head = _head(connection)
+            if head is not None:
+                self._tree.became(self._tree.of(connection, head, most=sys.maxsize)[0], head)
 
     def _rows(
-        self, connection: Connection | None, batch: list[_Pending], last: int | None
+        self, connection: Connection | None, batch: list[_Pending], start: int, at: str
     ) -> list[Json]:
-        start = 0 if last is None else last + 1
         rows = []
         for seq, pending in enumerate(batch, start):
             try:
-                rows.append(pending.row(connection, seq))
+                rows.append(pending.row(connection, seq, at))
             except Exception as e:
                 if len(batch) == 1:
                     raise
@@ -243,38 +267,52 @@ class AuditLog:
     def claim(self) -> None:
         """Make sure that this log is signed by our key, before anything is written to it.
 
-        What signed its last checkpoint counts; the first one to come signs the empty log. Raises ConfigError
-        for a log of another key or origin, and StoreUnavailable.
+        The first one to come signs the empty log. Raises ConfigError for a log of another key or origin, and
+        StoreUnavailable.
         """
         with self._store.write() as connection:
             self._store.lock(connection, Lock.LOG)
-            last = connection.scalar(_LAST_NOTE)
-            if last is None and connection.scalar(_LAST) is None:
-                last = self._keep(connection, self.key.sign(0, merkle.Frontier().root())).note
-        if last is None:  # entries, and nobody has signed them yet
-            last = self.checkpoint().note
+            head = _head(connection)
+            if head is None and never_used(connection):
+                self._keep(connection, self.key.sign(0, EMPTY_ROOT))
+                head = _set_head(connection, self._tree.grown(Frontier(), [], _time_of(utc_now())))
+            signed = connection.scalar(_LAST_NOTE)
+        if head is None:
+            raise StoreUnavailable("The log's signed head is not there.", NO_HEAD)
         try:
-            open_note(last, self.key.verifier_key)
+            open_note(signed or head.writer, self.key.verifier_key)
         except EvidenceError:
             raise ConfigError(
                 "The log in the store is signed by another key, or under another origin.",
                 "Give this gateway the audit.key_file and the audit.origin that the log began with.",
             ) from None
+        self.follow()
+
+    def adopt(self, tree: Frontier, at: str) -> None:
+        """Sign for a log that has no head, such as one of an older Hoop, whose entries somebody has verified.
+
+        Raises StoreUnavailable where there is a head, or where other entries came meanwhile.
+        """
+        with self._store.write() as connection:
+            self._store.lock(connection, Lock.LOG)
+            if _head(connection) is not None or connection.scalar(_COUNT) != tree.size:
+                raise StoreUnavailable("The log has a signed head, or changes at this moment.")
+            head = _set_head(connection, self._tree.grown(tree, [], at))
+        self._tree.became(tree, head)
 
     def checkpoint(self) -> Checkpoint:
         """Sign the tree as it stands now and keep the signed note in the store.
 
         Raises StoreUnavailable, also when another tree of this size was signed.
         """
-        with self._lock:
-            self._catch_up()
-            signed = self.key.sign(self._frontier.size, self._frontier.root())
         with self._store.write() as connection:
             self._store.lock(connection, Lock.LOG)
-            return self._keep(connection, signed)
+            tree, _ = self._tree.of(connection, _head(connection), most=sys.maxsize)
+            return self._keep(connection, self.key.sign(tree.size, tree.root()))
 
     def checkpoint_unless_within(self, seconds: float) -> None:
         """Sign, unless some replica has done so less than so many seconds ago. Raises StoreUnavailable."""
+        self.follow()
         with self._store.read() as connection:
             last = connection.scalar(_LAST_SIGNED)
         if last is None or (utc_now() - last).total_seconds() >= seconds:
@@ -290,63 +328,31 @@ class AuditLog:
         elif known != signed.note:
             # One key signs one tree in one way only (ed25519), so it was another tree or another key.
             raise StoreUnavailable(
-                f"Another log of {signed.size} entries was signed before.",
-                "Run `hoop audit verify` on the store; do not write to it any more.",
+                f"Another log of {signed.size} entries was signed before.", VERIFY
             )
         return signed
-
-    def _catch_up(self) -> None:
-        """Add what was written since to the tree. Raises StoreUnavailable for a log that lost entries."""
-        query = select(log_entries.c.seq, log_entries.c.leaf).order_by(log_entries.c.seq)
-        while True:
-            known = self._frontier.size
-            with self._store.read() as connection:
-                # From the last known entry on: a store that was set back must not go unnoticed.
-                since = query.where(log_entries.c.seq >= max(known - 1, 0)).limit(_PAGE)
-                rows = connection.execute(since).all()
-            if known and (not rows or rows[0].seq != known - 1 or rows[0].leaf != self._last_leaf):
-                raise StoreUnavailable(
-                    f"The log no longer holds entry {known - 1} as it was.",
-                    "Was the store set back to an earlier state? Run `hoop audit verify` on it.",
-                )
-            for row in rows[1:] if known else rows:
-                if row.seq != self._frontier.size:
-                    raise StoreUnavailable(
-                        f"The log has a gap before entry {row.seq}.",
-                        "Run `hoop audit verify` on the store; do not write to it any more.",
-                    )
-                self._last_leaf = bytes(row.leaf)
-                self._frontier.append(self._last_leaf)
-            if len(rows) < _PAGE:
-                return
 
     def checkpoints(self) -> list[str]:
         return stored_checkpoints(self._store)
 
 
-def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[Entry]:
-    """The stored entries in order, read in pages so that memory stays flat."""
-    start, page = 0, _PAGE if session_id is None else _PAGE_SHOWN
-    while True:
-        query = select(log_entries).where(log_entries.c.seq >= start)
-        if session_id is not None:
-            query = query.where(log_entries.c.session_id == session_id)
-        with store.read() as connection:
-            rows = connection.execute(query.order_by(log_entries.c.seq).limit(page)).all()
-        for row in rows:
-            yield Entry(row.seq, row.kind, row.session_id, row.entry, bytes(row.leaf))
-        if len(rows) < page:
-            return
-        start = rows[-1].seq + 1
+def _head(connection: Connection) -> Head | None:
+    row = connection.execute(_HEAD).one_or_none()
+    return None if row is None else Head(*row)
 
 
-def store_has_entries(store: Store) -> bool:
-    with store.read() as connection:
-        return connection.scalar(select(log_entries.c.seq).limit(1)) is not None
+def _set_head(connection: Connection, head: Head) -> Head:
+    told = dataclasses.asdict(head)
+    if connection.execute(update(log_head).values(**told)).rowcount == 0:
+        connection.execute(insert(log_head).values(id=1, **told))
+    return head
 
 
-def stored_checkpoints(store: Store) -> list[str]:
-    """Every signed tree head, smallest tree first."""
-    with store.read() as connection:
-        query = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
-        return list(connection.scalars(query))
+def _time_of(now: datetime, last: str = "") -> str:
+    """When an entry is written: not before the one before it, short of a clock that was set back by much."""
+    at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return last if at < last < _later(now) else at
+
+
+def _later(now: datetime) -> str:
+    return (now + _CLOCK_SET_BACK).isoformat(timespec="microseconds").replace("+00:00", "Z")

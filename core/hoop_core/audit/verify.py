@@ -16,7 +16,7 @@ import rfc8785
 from hoop_core.audit import merkle
 from hoop_core.audit.checkpoint import open_checkpoint, open_note
 from hoop_core.audit.evidence import FORMAT, MANIFEST_HEADER, recorded_files
-from hoop_core.audit.log import Entry, stored_checkpoints, stored_entries
+from hoop_core.audit.stored import Entry, stored_checkpoints, stored_entries
 from hoop_core.errors import EvidenceError
 from hoop_core.model import Json
 from hoop_core.store import Store

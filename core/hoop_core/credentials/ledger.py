@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
 from sqlalchemy.engine import Row
 
-from hoop_core.audit.log import AuditLog, stored_entries, utc_now
+from hoop_core.audit.log import AuditLog, utc_now
+from hoop_core.audit.stored import stored_entries
 from hoop_core.credentials.minting import INSTALLATION_DIGITS, orphan_id
 from hoop_core.model import Json, Lease, LeaseState, RoleBinding
 from hoop_core.store import Store

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.routing import Route
 
+from hoop_core import __version__
 from hoop_core.analysts.pool import Analysts
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom, sweep
 from hoop_core.asking import Asking
+from hoop_core.audit.canonical import canonical
 from hoop_core.audit.checkpoint import load_or_create_key
-from hoop_core.audit.log import AuditLog, store_has_entries
+from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import Recorder
+from hoop_core.audit.stored import store_has_entries
 from hoop_core.bridges.airflow.bridge import AirflowBridge
 from hoop_core.config import Settings
+from hoop_core.config.shown import shown
 from hoop_core.credentials.accounts import Accounts, build_accounts, configured
 from hoop_core.delivery import Delivery
 from hoop_core.errors import ConfigError, StoreUnavailable
@@ -82,6 +87,7 @@ class Gateway:
             seconds=self.settings.policy.reload_seconds,
         )
         await watch.loaded()
+        await asyncio.to_thread(self._configured)
         await asyncio.to_thread(self.replicas.join)
         await asyncio.to_thread(self.notifier.begin)
         self.heart = asyncio.create_task(self.replicas.run())
@@ -98,6 +104,13 @@ class Gateway:
             *([asyncio.create_task(self.airflow.run())] if self.airflow.configured else []),
             *([asyncio.create_task(self.notifier.run())] if self.notifier.configured else []),
         ]
+
+    def _configured(self) -> None:
+        """Put what this process runs with into the log. Raises StoreUnavailable."""
+        told = shown(self.settings)
+        digest = hashlib.sha256(canonical(told)).hexdigest()
+        entry = {"sha256": digest, "settings": told, "version": __version__, "replica": self.replicas.id}
+        self.log.append("config.loaded", entry)
 
     async def _leave(self) -> None:
         """The heart beats for as long as something is held. Raises StoreUnavailable."""

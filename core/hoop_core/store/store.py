@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from importlib import resources
@@ -171,7 +171,10 @@ class Store:
                 yield cast(sqlite3.Cursor, cursor)
                 cursor.execute("COMMIT")
             except BaseException:
-                connection.invalidate()  # closing it rolls back
+                # Not left to closing: whoever keeps the error keeps the cursor, and with it the lock.
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+                connection.invalidate()
                 raise
             connection.close()
         except (SQLAlchemyError, sqlite3.Error, OSError) as e:

@@ -66,7 +66,10 @@ log_entries = Table(
     Column("session_id", String(64), index=True),
     Column("entry", Text, nullable=False),
     Column("leaf", LargeBinary(32), nullable=False),
+    # As in the entry (RFC 3339, microseconds, Z): what is asked for a time need not be read first.
+    Column("at", String(32), nullable=False, server_default=""),
 )
+"""An entry whose time to be kept is over is the empty text; its leaf stays."""
 TOLD_OF = text("substr(kind, 1, 9) = 'approval.'")
 """What notifications tell of. In these very words, or the index is not used; LIKE and < depend on the collation."""
 # Few entries are of these kinds, so the index costs the others nothing.
@@ -78,6 +81,36 @@ log_checkpoints = Table(
     Column("size", _Big, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
+)
+
+# The one row of audit/head.py.
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", _Big, nullable=False),
+    Column("subtrees", LargeBinary, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("writer", Text, nullable=False),
+)
+
+# Roots of full runs of leaves, so that a proof need not read them all. Nothing rests on these: proofs are checked.
+log_subtrees = Table(
+    "log_subtrees",
+    metadata,
+    Column("number", _Big, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary(32), nullable=False),
+)
+
+# How far the log's checkpoints were told to others, and which replica does it now.
+log_witnesses = Table(
+    "log_witnesses",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("size", _Big, nullable=False),
+    Column("published_at", UtcDateTime),
+    Column("last_error", Text),
 )
 
 sessions = Table(

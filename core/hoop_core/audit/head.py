@@ -1,0 +1,123 @@
+"""The log's signed head: with every commit, how many entries there are and the root of their tree.
+
+Whoever can write to the store, but has not the key, cannot add, change or take out an entry and have the gateway
+sign for it: the head would no longer fit, and nothing is appended to a log whose head does not fit. The key that
+signs heads lives in the memory of one process; the log's own key, which may be in Vault, vouches for it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hoop_core.audit.checkpoint import LogKey, Signer, open_note
+from hoop_core.audit.merkle import Frontier
+from hoop_core.audit.stored import Source, leaves, never_used
+from hoop_core.errors import EvidenceError, StoreUnavailable
+from hoop_core.model import Json
+
+_HEAD, _WRITER = "hoop-log-head", "hoop-log-writer"
+VERIFY = "Run `hoop audit verify` on the store; do not write to it any more."
+NO_HEAD = "Run `hoop audit verify`; a log of an older Hoop is taken over by `hoop audit adopt`."
+_BEHIND = 2_000
+"""Entries of other processes that are read while everybody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """As it is stored: `note` is signed by the writer, for whose key `writer` vouches; `at` is when the last
+    entry was written.
+    """
+
+    size: int
+    subtrees: bytes
+    at: str
+    note: str
+    writer: str
+
+
+class FarBehind(Exception):
+    """Others have written more than is read while they wait."""
+
+
+class KnownTree:
+    """The log's tree as this process has seen it last, and the key that signs its heads."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._log = signer
+        self._key = LogKey(f"{signer.name}/writer", Ed25519PrivateKey.generate())
+        self._voucher: str | None = None
+        self._writers: dict[str, str] = {}
+        self._last: tuple[Frontier, str] | None = None
+        """With its head's note."""
+
+    def of(self, source: Source, head: Head | None, *, most: int = _BEHIND) -> tuple[Frontier, str]:
+        """A copy of the tree that a stored head tells of, and when its last entry was written.
+
+        Raises StoreUnavailable for a head that is not genuine, or no later one of the tree that is known; and
+        FarBehind when it would have to read more than `most` entries to see that.
+        """
+        if head is None:
+            if self._last is not None or not never_used(source):
+                raise StoreUnavailable("The log's signed head is gone.", NO_HEAD)
+            return Frontier(), ""
+        if self._last is not None and self._last[1] == head.note:
+            return self._last[0].copy(), head.at
+        try:
+            tree = open_head(head, self._log.verifier_key, self._writers)
+        except EvidenceError as e:
+            raise StoreUnavailable(f"The log's head is not genuine. {e.message}", VERIFY) from None
+        if self._last is not None:
+            known = self._last[0].copy()
+            if tree.size - known.size > most:
+                raise FarBehind
+            known.extend(leaves(source, known.size, tree.size))
+            if known.size != tree.size or known.root() != tree.root():
+                raise StoreUnavailable(
+                    f"The log no longer holds its first {self._last[0].size} entries as they were.",
+                    "Was the store set back to an earlier state? Run `hoop audit verify` on it.",
+                )
+        return tree, head.at
+
+    def grown(self, tree: Frontier, rows: Iterable[Json], at: str) -> Head:
+        """Add the rows' leaves to the tree, and sign it."""
+        tree.extend(row["leaf"] for row in rows)
+        if self._voucher is None:
+            self._voucher = self._log.sign_note(_vouching(self._key.verifier_key))
+        note = self._key.sign_note(_text(self._log.name, tree.size, tree.root(), at))
+        return Head(tree.size, tree.packed(), at, note, self._voucher)
+
+    def became(self, tree: Frontier, head: Head) -> None:
+        """What was written is durable, or what was read was there."""
+        self._last = tree, head.note
+
+
+def open_head(head: Head, verifier_key: str, known: dict[str, str] | None = None) -> Frontier:
+    """Check a head against the log's key. Raises EvidenceError. `known` keeps the writers that were checked."""
+    known = {} if known is None else known
+    writer = known.get(head.writer)
+    if writer is None:
+        text = open_note(head.writer, verifier_key)
+        writer = text.removeprefix(f"{_WRITER}\n").removesuffix("\n")
+        if text != _vouching(writer):
+            raise EvidenceError("What should vouch for its writer is something else.")
+        known[head.writer] = writer
+    try:
+        frontier = Frontier.of(head.size, head.subtrees)
+    except ValueError as e:
+        raise EvidenceError(f"It is malformed: {e}.") from None
+    origin = verifier_key.split("+", 2)[0]
+    if open_note(head.note, writer) != _text(origin, head.size, frontier.root(), head.at):
+        raise EvidenceError("Its signature is of another head.")
+    return frontier
+
+
+def _vouching(writer_key: str) -> str:
+    return f"{_WRITER}\n{writer_key}\n"
+
+
+def _text(origin: str, size: int, root: bytes, at: str) -> str:
+    return f"{_HEAD}\n{origin}\n{size}\n{base64.b64encode(root).decode()}\n{at}\n"

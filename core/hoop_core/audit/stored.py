@@ -1,0 +1,86 @@
+"""What the store holds of the log, read without a lock: for those who show, prove and check it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, text
+
+from hoop_core.store import Store
+from hoop_core.store.tables import log_checkpoints, log_entries
+
+_PAGE = 2000
+_PAGE_SHOWN = 200
+"""For those who stop when they have seen enough: entries can be long."""
+Source = Connection | sqlite3.Cursor
+"""A transaction, with SQLAlchemy or without its layers."""
+_LEAVES = "SELECT leaf FROM log_entries WHERE seq >= :begin AND seq < :end ORDER BY seq"
+_ANYTHING = ("SELECT 1 FROM log_entries LIMIT 1",
+             "SELECT 1 FROM log_checkpoints WHERE size > 0 LIMIT 1")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the log as it is stored: `text` is exactly what the leaf hash covers."""
+
+    seq: int
+    kind: str
+    session_id: str | None
+    text: str
+    """Empty where its time to be kept is over."""
+    leaf: bytes
+    at: str
+    """RFC 3339, UTC, microseconds."""
+
+
+def never_used(source: Source) -> bool:
+    """Whether there never was an entry in this store."""
+    return not any(fetched(source, query) for query in _ANYTHING)
+
+
+def leaves(source: Source, begin: int, end: int) -> Iterator[bytes]:
+    """The leaves [begin, end), as far as they are there without a gap."""
+    while begin < end:
+        until = min(begin + _PAGE, end)
+        found = fetched(source, _LEAVES, begin=begin, end=until)
+        yield from (bytes(leaf) for (leaf,) in found)
+        if len(found) < until - begin:
+            return
+        begin = until
+
+
+def fetched(source: Source, query: str, **values: Any) -> Sequence[Any]:
+    if isinstance(source, Connection):
+        return source.execute(text(query), values).all()
+    return source.execute(query, values).fetchall()
+
+
+def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[Entry]:
+    """The stored entries in order, read in pages so that memory stays flat."""
+    start, page = 0, _PAGE if session_id is None else _PAGE_SHOWN
+    while True:
+        query = select(log_entries).where(log_entries.c.seq >= start)
+        if session_id is not None:
+            query = query.where(log_entries.c.session_id == session_id)
+        with store.read() as connection:
+            rows = connection.execute(query.order_by(log_entries.c.seq).limit(page)).all()
+        for row in rows:
+            yield Entry(row.seq, row.kind, row.session_id, row.entry, bytes(row.leaf), row.at)
+        if len(rows) < page:
+            return
+        start = rows[-1].seq + 1
+
+
+def store_has_entries(store: Store) -> bool:
+    with store.read() as connection:
+        return connection.scalar(select(log_entries.c.seq).limit(1)) is not None
+
+
+def stored_checkpoints(store: Store) -> list[str]:
+    """Every signed tree head, smallest tree first."""
+    with store.read() as connection:
+        query = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
+        return list(connection.scalars(query))
