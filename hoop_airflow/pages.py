@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader
 
 from hoop_airflow.connection import checked, gateway_of, token_of
+from hoop_core.characters import letters_named, written_out
 from hoop_core.client import Approval, ApprovalStatus, GatewayAddress, HoopClient
 from hoop_core.errors import HoopError
 
@@ -133,13 +134,13 @@ def _page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     made = Environment(loader=PackageLoader("hoop_airflow"), autoescape=True)
-    made.filters["plainly"] = _plainly
+    made.filters |= {"plainly": _plainly, "letters": letters_named}
     return made
 
 
 def _plainly(text: Any) -> str:
     """What is not seen, or turns the order of what is seen, shows."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"⟦U+{ord(c):04X}⟧" for c in str(text))
+    return written_out(str(text))
 
 
 @lru_cache(maxsize=2)

@@ -26,6 +26,8 @@ TaskAwaitingInput: Any = getattr(exceptions, "TaskAwaitingInput", None)
 RESUMED = "execute_complete"
 _GRACE = timedelta(minutes=2)
 """Hoop ends a request by itself, and lets the task go on. The task's own time limit is for when it cannot."""
+_TOO_MUCH = frozenset({"TOO_MANY_STATEMENTS", "TOO_FAST", "TOO_MANY_ACTIONS"})
+"""Reasons of Hoop's that pass: many tasks of one identity go on at once."""
 _LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 10, 2.0, 30.0
 
 
@@ -58,6 +60,8 @@ def park(
         operator.log.info("Hoop knows no Airflow: the requests are answered in Hoop only.")
         return
     except Refused as e:
+        if e.reason in _TOO_MUCH:
+            raise  # an ordinary failure, which Airflow retries
         raise AirflowFailException(f"Hoop cannot be asked through this Airflow: {e}") from e
     shown = found.get("action")
     if shown is None:
@@ -116,7 +120,7 @@ def resumed(
     """Returns when all requests are approved; parks again while some wait for a further voice.
 
     Raises AirflowFailException when one was rejected, expired or was taken back, Unavailable while Hoop cannot read
-    what was answered: to park again would wipe it.
+    what was answered: to park again would wipe it, Refused where it is asked too much for minutes.
     """
     said = _look(operator, ti, hook, client)
     if said:
@@ -142,8 +146,8 @@ def _look(operator: Any, ti: Any, hook: HoopSnowflakeHook, client: HoopClient) -
         try:
             found = client.airflow_look(task_of(ti), airflow=hook.airflow_name)
             return str(found.get("said") or "")
-        except Unavailable as e:
-            if not left:
+        except (Unavailable, Refused) as e:
+            if not left or (isinstance(e, Refused) and e.reason not in _TOO_MUCH):
                 raise
             operator.log.warning("%s Trying again in %.0f s.", e, pause)
         time.sleep(pause)

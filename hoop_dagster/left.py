@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from dagster._core.definitions.assets.graph.base_asset_graph import (  # no publ
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.execution.plan.objects import StepFailureData
 
-from hoop_dagster.tags import APPROVAL_ID
+from hoop_dagster.tags import APPROVAL_ID, IDENTIFIER
 
 _RANGE = "dagster/asset_partition_range_start"
 _EVENTS = {
@@ -83,23 +83,28 @@ def left_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Left:
             case _:
                 pass
     return Left(
-        approvals=tuple(dict.fromkeys(_approvals(events))),
+        approvals=tuple(dict.fromkeys(identifiers_in(_metadata(events)))),
         assets=frozenset(planned - made),
         checks=frozenset(checks - checked),
         planned=bool(planned or checks),
     )
 
 
-def _approvals(events: Iterable[dg.DagsterEvent]) -> Iterator[str]:
+def _metadata(events: Iterable[dg.DagsterEvent]) -> Iterator[Mapping[str, object] | None]:
     for event in events:
-        metadata = None
         if event.event_type is dg.DagsterEventType.STEP_FAILURE:
             data = event.event_specific_data
             if isinstance(data, StepFailureData) and data.user_failure_data:
-                metadata = data.user_failure_data.metadata
+                yield data.user_failure_data.metadata
         elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluated = event.asset_check_evaluation_data
-            metadata = None if evaluated.passed else evaluated.metadata
+            yield None if evaluated.passed else evaluated.metadata
+
+
+def identifiers_in(told: Iterable[Mapping[str, object] | None]) -> Iterator[str]:
+    """Ids of requests. Anybody's code writes metadata: what is no id is nothing to ask Hoop for."""
+    for metadata in told:
         found = (metadata or {}).get(APPROVAL_ID)
-        if isinstance(found, dg.TextMetadataValue) and found.text:
-            yield found.text
+        text = found.text if isinstance(found, dg.TextMetadataValue) else None
+        if text and IDENTIFIER.fullmatch(text):
+            yield text

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import dagster as dg
 import httpx
 
-from hoop_core.errors import ConfigError, Unavailable
+from hoop_core.errors import ConfigError, HoopError, Unavailable
 
 _SECONDS = 30.0
+_MOST_TOLD = 500
 _MUTATION = """
 mutation HoopResume($parameters: ReexecutionParams!) {
   launchRunReexecution(reexecutionParams: $parameters) {
@@ -26,8 +27,24 @@ mutation HoopResume($parameters: ReexecutionParams!) {
 """
 
 
+_PASSING = frozenset({"PythonError", "UnauthorizedError"})
+"""Of the kinds of refusals, those that somebody may cure: a code location that does not load, a read-only webserver."""
+
+
 class WebserverUnavailable(Unavailable):
+    """It cannot be reached, or did not answer as Dagster does."""
+
     reason = "DAGSTER_UNAVAILABLE"
+
+
+class NotStarted(HoopError):
+    """Dagster's webserver answered, and did not start this run. `for_good`: nor will it at another try."""
+
+    reason = "DAGSTER_REFUSED"
+
+    def __init__(self, message: str, hint: str = "", *, for_good: bool) -> None:
+        super().__init__(message, hint)
+        self.for_good = for_good
 
 
 class Webserver:
@@ -39,7 +56,7 @@ class Webserver:
         self._url = f"{url.rstrip('/')}/graphql"
 
     def from_failure(self, run: dg.DagsterRun, tags: Mapping[str, str]) -> str:
-        """Start what was left of `run` and return the new run's id. Raises WebserverUnavailable."""
+        """Start what was left of `run` and return the new run's id. Raises WebserverUnavailable, NotStarted."""
         parameters = {
             "parentRunId": run.run_id,
             "strategy": "FROM_FAILURE",
@@ -50,15 +67,15 @@ class Webserver:
             answer = httpx.post(self._url, json=body, timeout=_SECONDS, follow_redirects=False)
             answer.raise_for_status()
             told = answer.json()["data"]["launchRunReexecution"]
-            if told["__typename"] == "LaunchRunSuccess":
+            kind = str(told["__typename"])
+            if kind == "LaunchRunSuccess":
                 return str(told["run"]["runId"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as e:
             raise WebserverUnavailable(
                 f"Dagster's webserver did not start the re-execution ({type(e).__name__}).",
                 "Check webserver_url.",
             ) from e
-        raise WebserverUnavailable(
-            f"Dagster's webserver refused the re-execution: {told['__typename']} "
-            f"{told.get('message', '')}".strip()
-            + "."
+        why = f"{kind} {told.get('message', '')}".strip()[:_MOST_TOLD]
+        raise NotStarted(
+            f"Dagster's webserver refused the re-execution: {why}.", for_good=kind not in _PASSING
         )

@@ -7,11 +7,14 @@ memory: a run counts as resumed when the run that goes on with it is there.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
+from hoop_core.characters import written_out
 from hoop_core.client import (
     AnswerVerdict,
     Approval,
@@ -20,10 +23,10 @@ from hoop_core.client import (
     resolve_gateway,
     token_source,
 )
-from hoop_core.errors import HoopError, Unavailable
+from hoop_core.errors import GatewayUnavailable, HoopError
 from hoop_dagster.context import first_of
 from hoop_dagster.left import Left, left_of
-from hoop_dagster.reexecution import Webserver
+from hoop_dagster.reexecution import NotStarted, Webserver, WebserverUnavailable
 from hoop_dagster.tags import (
     APPROVAL_ID,
     APPROVAL_STATUS,
@@ -39,6 +42,11 @@ from hoop_dagster.tags import (
 )
 
 _AT_ONCE = 100
+_SECONDS = 20.0
+"""For one tick; Dagster's daemon gives up after 60, and one call may take 30."""
+_MOST_REQUESTS = 100
+"""Of one run."""
+_MOST_SAID, _LONGEST_SAID = 20, 2000
 _CARRIED = (
     "dagster/partition",
     "dagster/asset_partition_range_",
@@ -98,13 +106,13 @@ def hoop_approval_sensor(
         try:
             with HoopClient(resolve_gateway(gateway_url), source) as hoop:
                 tick = _Tick(context, hoop, Webserver(webserver_url) if webserver_url else None)
-                requests = [r for run in runs if (r := tick.look_at(run)) is not None]
+                requests = tick.look_at_all(runs)
         except HoopError as e:
             # Nothing is lost: the runs keep their tag, and the next tick asks again.
             return dg.SkipReason(f"{len(runs)} runs wait for an approval. {e.text}")
         if requests:
             return dg.SensorResult(run_requests=requests)
-        return dg.SkipReason("; ".join(tick.said) or "Nothing to resume.")
+        return dg.SkipReason(tick.in_words or "Nothing to resume.")
 
     return sensor
 
@@ -159,14 +167,46 @@ class _Resumption:
 
 
 class _Tick:
-    """One evaluation of the sensor. Raises Unavailable when Hoop cannot be asked."""
+    """One evaluation of the sensor. What is wrong with one run stops no other."""
 
     def __init__(
         self, context: dg.SensorEvaluationContext, hoop: HoopClient, webserver: Webserver | None
     ) -> None:
         self._context, self._hoop, self._webserver = context, hoop, webserver
         self._instance = context.instance
-        self.said: list[str] = []
+        self._webserver_answers = True
+        self._said: list[str] = []
+
+    @property
+    def in_words(self) -> str:
+        more = len(self._said) - _MOST_SAID
+        return "; ".join(self._said[:_MOST_SAID]) + (f"; and {more} more" if more > 0 else "")
+
+    def look_at_all(self, runs: Sequence[dg.DagsterRun]) -> list[dg.RunRequest]:
+        """What to start now. In no order, so that none is always behind one that takes all the time."""
+        found = []
+        until = time.monotonic() + _SECONDS
+        for run in random.sample(runs, len(runs)):
+            if time.monotonic() > until:
+                self._say("the other runs are looked at by the next tick")
+                break
+            try:
+                request = self.look_at(run)
+            except GatewayUnavailable as e:
+                self._say(f"{len(runs)} runs wait for an approval. {e.text}")
+                break
+            except HoopError as e:
+                self._say(f"run {run.run_id}: {e.text}")
+            except Exception as e:
+                self._context.log.exception("Run %s cannot be looked at.", run.run_id)
+                self._say(f"run {run.run_id} cannot be looked at ({type(e).__name__})")
+            else:
+                found += [request] if request else []
+        return found
+
+    def _say(self, text: str) -> None:
+        """For people in Dagster's UI; what cannot be stored, or is not seen, is written out."""
+        self._said.append(written_out(text[:_LONGEST_SAID]))
 
     def look_at(self, run: dg.DagsterRun) -> dg.RunRequest | None:
         """What to start for this run, if anything now. Runs that are decided lose their tag."""
@@ -204,14 +244,17 @@ class _Tick:
 
     def _approvals(self, run: dg.DagsterRun, left: Left) -> list[Approval]:
         """All requests of the run once all are approved; else none, and a run that cannot go on is closed."""
-        found = []
+        found: list[Approval] = []
+        if len(left.approvals) > _MOST_REQUESTS:
+            self._close(run, RunState.BY_HAND, f"ended for more than {_MOST_REQUESTS} requests")
+            return found
         for identifier in left.approvals:
             try:
                 found.append(self._hoop.approval(identifier))
-            except Unavailable:
+            except GatewayUnavailable:
                 raise
             except HoopError as e:
-                self.said.append(f"{identifier} of run {run.run_id}: {e.text}")
+                self._say(f"{identifier} of run {run.run_id}: {e.text}")
                 return []
         waiting = [a for a in found if a.status is ApprovalStatus.PENDING]
         ended = [
@@ -224,13 +267,11 @@ class _Tick:
         closed = [a for a in found if a.opens_at is not None]
         if closed and not waiting:  # before that it would only end again
             opens = max(a.opens_at for a in closed if a.opens_at is not None)
-            self.said.append(
-                f"run {run.run_id} is approved and may go on from {opens:%Y-%m-%d %H:%M} UTC"
-            )
+            self._say(f"run {run.run_id} is approved and may go on from {opens:%Y-%m-%d %H:%M} UTC")
             return []
         if waiting:
             names = ", ".join(f"{a.id} ({', '.join(a.approvers)})" for a in waiting)
-            self.said.append(f"run {run.run_id} waits for {names}")
+            self._say(f"run {run.run_id} waits for {names}")
             return []
         return found
 
@@ -238,8 +279,7 @@ class _Tick:
         run, left, here = resumption.run, resumption.left, self._context.repository_def
         own_job = run.job_name != _IMPLICIT_JOB
         if self._webserver is not None and (own_job or not left.planned):
-            child = self._webserver.from_failure(run, self._reexecution_tags(resumption))
-            self._close(run, RunState.RESUMED, f"goes on as run {child}", {RESUMED_BY: child})
+            self._reexecute(self._webserver, resumption)
             return None
         if not left.planned or here is None:
             self._close(
@@ -258,6 +298,24 @@ class _Tick:
             run_config=run.run_config,
         )
 
+    def _reexecute(self, webserver: Webserver, resumption: _Resumption) -> None:
+        """Raises NotStarted, WebserverUnavailable."""
+        run = resumption.run
+        if not self._webserver_answers:  # each try that waits takes its time from the other runs
+            self._say(f"run {run.run_id} is approved and waits for Dagster's webserver")
+            return
+        try:
+            child = webserver.from_failure(run, self._reexecution_tags(resumption))
+        except WebserverUnavailable:
+            self._webserver_answers = False
+            raise
+        except NotStarted as e:
+            if not e.for_good:
+                raise
+            self._close(run, RunState.BY_HAND, f"is approved. {e.message} Re-execute it by hand")
+            return
+        self._close(run, RunState.RESUMED, f"goes on as run {child}", {RESUMED_BY: child})
+
     def _reexecution_tags(self, resumption: _Resumption) -> dict[str, str]:
         """Dagster copies the parent's tags: what said that it waits must not be among them."""
         before = resumption.run.tags.get(RETRIES_BEFORE)
@@ -275,10 +333,10 @@ class _Tick:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self._instance.add_run_tags(run.run_id, {APPROVAL_STATUS: str(state), **(tags or {})})
-        message = f"Hoop: this run {said}."
+        message = written_out(f"Hoop: this run {said}.")
         self._instance.report_engine_event(message, run)
         self._context.log.info("Run %s: %s", run.run_id, message)
-        self.said.append(f"run {run.run_id} {said}")
+        self._say(f"run {run.run_id} {said}")
 
 
 def _approvers(approval: Approval) -> Iterator[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+IDENTIFIER = re.compile(r"apr_[0-9a-f]{20}")
+"""Of a request."""
 
 APPROVAL_ID = "hoop/approval_id"
 APPROVAL_URL = "hoop/approval_url"

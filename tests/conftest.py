@@ -68,35 +68,42 @@ def log(store: Store, log_key: LogKey) -> AuditLog:
 def stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DevStack]:
-    """OpenBao, its plugin, the Snowflake emulator and a gateway, with the demo world.
+    """OpenBao, its plugin, the Snowflake emulator and a gateway, with the demo world. At its end everything on record
+    is replayed and searched (stack_checked.py).
 
     HOOP_TEST_STORE=postgresql gives the gateway a PostgreSQL store.
     """
     from hoop_core.devstack.stack import DevStack
+    from tests.stack_checked import check
 
     store = ""
     if os.environ.get("HOOP_TEST_STORE") == "postgresql":
         store = request.getfixturevalue("postgres").database()
     with DevStack(tmp_path_factory.mktemp("stack"), store=store) as running:
         yield running
+        check(running)
 
 
 @pytest.fixture(scope="session")
 def native_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientsWorld]:
     """A stack for the drivers that are not written in Python, with a table of every type."""
     from tests.native_world import started
+    from tests.stack_checked import check
 
     with started(tmp_path_factory.mktemp("native") / "home") as world:
         yield world
+        check(world.stack)
 
 
 @pytest.fixture(scope="session")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientsWorld]:
     """A stack with a policy for the tests of unmodified clients."""
     from tests.clients_world import ClientsWorld
+    from tests.stack_checked import check
 
     with ClientsWorld.started(tmp_path_factory.mktemp("clients")) as world:
         yield world
+        check(world.stack)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,16 +14,23 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
 from hoop_core.approvals.approval import Approval, NoSuchApproval
 from hoop_core.approvals.binding import Binding
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.log import AuditLog
+from hoop_core.bridges.airflow import bridge as bridge_module
 from hoop_core.bridges.airflow import ledger as ledger_module
 from hoop_core.bridges.airflow.bridge import AirflowBridge
+from hoop_core.bridges.airflow.ledger import MOST_PLACES
 from hoop_core.bridges.airflow.values import AirflowUnavailable, Place
 from hoop_core.config import AirflowPerson, AirflowSettings
 from hoop_core.errors import ConfigError, NotServed
+from hoop_core.gateway.limits import TooMany
 from hoop_core.http import BadRequest
 from hoop_core.model import (
     AnswerVerdict,
@@ -32,6 +41,7 @@ from hoop_core.model import (
     RunContext,
 )
 from hoop_core.store import Store
+from hoop_core.web.airflow import AirflowApi
 
 ISSUER = "https://id.test"
 RUN = {"dag_id": "churn", "run_id": "run-1", "task_id": "build", "map_index": "-1"}
@@ -201,8 +211,6 @@ def world(store: Store, log: AuditLog, tmp_path: Path) -> World:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     """Moves the bridge's time on."""
-    from hoop_core.bridges.airflow import bridge as bridge_module
-
     ahead = timedelta(0)
 
     def now() -> datetime:
@@ -319,20 +327,19 @@ def test_an_answer_that_does_not_count_is_logged(
     assert len(world.logged("approval.answer_refused")) == 1  # the same answer, looked at again
 
 
-@pytest.mark.parametrize(
-    "forged",
-    [
-        {"body": "Nothing to see."},
-        {"subject": "Hoop: may agent run SELECT 1?"},
-        {"options": ["Reject", "Approve"]},
-        {"options": ["Approve", "Reject", "Later"]},
-        {"defaults": ["Approve"]},
-        {"multiple": True},
-        {"params": {}},
-        {"params": {"reason": {"value": "fine", "description": None, "schema": {}}}},
-    ],
-    ids=lambda f: "-".join(f),
-)
+FORGED: list[dict[str, Any]] = [
+    {"body": "Nothing to see."},
+    {"subject": "Hoop: may agent run SELECT 1?"},
+    {"options": ["Reject", "Approve"]},
+    {"options": ["Approve", "Reject", "Later"]},
+    {"defaults": ["Approve"]},
+    {"multiple": True},
+    {"params": {}},
+    {"params": {"reason": {"value": "fine", "description": None, "schema": {}}}},
+]
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=lambda f: "-".join(f))
 def test_a_row_that_hoop_has_not_written_is_not_heard(world: World, forged: dict[str, Any]) -> None:
     approval = world.ask()
     world.park(approval)
@@ -341,6 +348,40 @@ def test_a_row_that_hoop_has_not_written_is_not_heard(world: World, forged: dict
     world.airflow.respond("alice", "Approve")
     assert "not what Hoop had written" in world.look()["said"]
     assert world.status(approval) is ApprovalStatus.PENDING
+
+
+FOREIGN = {
+    "subject": "Deploy model 7 to production?",
+    "body": "compliance gate",
+    "options": ["Approve", "Reject"],
+    "params": {},
+    "defaults": None,
+    "multiple": False,
+}
+"""An ApprovalOperator of somebody else: nothing of it is Hoop's."""
+
+
+@pytest.mark.parametrize("end", ["approved", "withdrawn"])
+@pytest.mark.parametrize("forged", [*FORGED, FOREIGN], ids=lambda f: "-".join(f))
+def test_nor_is_it_answered_by_hoop(
+    world: World, clock: Callable[[float], None], forged: dict[str, Any], end: str
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    assert world.airflow.row is not None
+    world.airflow.row |= forged
+    if end == "approved":
+        world.desk.answer(approval.id, ALICE, AnswerVerdict.APPROVE, "fine")
+    else:
+        world.desk.withdraw(approval.id, AGENT, "not needed")
+    for _ in range(6):
+        clock(20)
+        world.turn()
+    assert world.airflow.answered == []
+    asked = world.airflow.asked
+    clock(86_400)
+    world.turn()
+    assert world.airflow.asked == asked  # it is closed
 
 
 def test_what_was_shown_for_one_statement_does_not_count_for_another(world: World) -> None:
@@ -360,6 +401,57 @@ def test_forms_as_airflow_3_1_kept_them_are_known(world: World) -> None:
     world.airflow.row |= {"params": bare}
     world.airflow.respond("alice", "Approve")
     assert world.look()["approvals"][0]["status"] == "approved"
+
+
+# ---------------------------------------------------------------------- several who name one task
+
+MALLORY = person("mallory", "ml-agents")
+
+
+def test_what_another_identity_shows_at_the_same_task_changes_nothing_for_the_first(
+    world: World,
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    hers = world.ask("SELECT 1", who=MALLORY)
+    world.show(hers, caller=MALLORY)
+    world.airflow.respond("alice", "Approve")
+    assert world.look()["approvals"] == [{"id": approval.id, "status": "approved"}]
+    assert world.logged("approval.answer_refused") == []
+    assert world.status(hers) is ApprovalStatus.PENDING
+
+
+def test_nor_does_it_bring_the_answer_to_her_request(world: World) -> None:
+    world.park(world.ask())
+    hers = world.ask("SELECT 1", who=MALLORY)
+    world.show(hers, caller=MALLORY)
+    world.airflow.respond("alice", "Approve")
+    found = asyncio.run(world.bridge.look(MALLORY, None, PLACE))
+    assert found["approvals"] == [{"id": hers.id, "status": "pending"}]
+    assert "not what Hoop had written" in found["said"]
+
+
+ACTING = replace(AGENT, actors=("https://id.test#some-program",))
+
+
+@pytest.mark.parametrize(("shows", "looks"), [(AGENT, ACTING), (ACTING, AGENT)])
+def test_what_somebody_shows_through_other_actors_is_not_theirs(
+    world: World, shows: Identity, looks: Identity
+) -> None:
+    world.show(world.ask(who=shows), caller=shows)
+    with pytest.raises(NoSuchApproval):
+        asyncio.run(world.bridge.look(looks, None, PLACE))
+
+
+def test_an_answer_to_the_text_of_a_later_try_is_not_refused_for_the_earlier(world: World) -> None:
+    first, second = world.ask(), world.ask("DELETE FROM PROD.FEATURES.OTHERS")
+    world.park(first, second)
+    world.desk.answer(first.id, ALICE, AnswerVerdict.APPROVE, "in Hoop")
+    world.airflow.row = None  # the task was cleared
+    world.park(second)
+    world.airflow.respond("alice", "Approve")
+    assert world.look()["approvals"] == [{"id": second.id, "status": "approved"}]
+    assert world.logged("approval.answer_refused") == []
 
 
 # ---------------------------------------------------------------------- an answer given in Hoop
@@ -526,6 +618,34 @@ def test_two_replicas_count_an_answer_once(
     assert world.logged("approval.answer_refused") == []
 
 
+def test_replicas_that_read_an_answer_at_the_same_moment_count_it_once(
+    world: World, store: Store, log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.park(world.ask(quorum=2))
+    world.airflow.respond("alice", "Approve")
+    other = world.replica(store, log)
+    both = threading.Barrier(2)
+    for bridge in (world.bridge, other):
+        desk = bridge._counting.desk
+        real = desk.answer
+
+        def answer(*given: Any, real: Any = real, **named: Any) -> Any:
+            both.wait(10)  # neither has seen the other's
+            return real(*given, **named)
+
+        monkeypatch.setattr(desk, "answer", answer)
+
+    async def look() -> None:
+        looks = [b.look(AGENT, "prod", PLACE) for b in (world.bridge, other)]
+        assert [f["said"] for f in await asyncio.gather(*looks)] == [
+            "alice answered in Airflow: approve."
+        ] * 2
+
+    asyncio.run(look())
+    assert len(world.logged("approval.answered")) == 1
+    assert world.logged("approval.answer_refused") == []
+
+
 def test_what_has_ended_is_forgotten_after_a_while(
     world: World, clock: Callable[[float], None]
 ) -> None:
@@ -649,6 +769,235 @@ def test_names_cannot_leave_their_place_in_the_address() -> None:
     assert "/dags/a%2F..%2F..%2Fx%3Fy%23z/dagRuns/manual__2026-01-01T00%3A00%3A00%2B00%3A00/" in (
         place.path
     )
+
+
+def test_only_requests_for_one_use_are_shown_in_airflow(world: World) -> None:
+    @dataclass
+    class Standing:
+        identity: Identity
+        digest: str
+        scope: str
+
+    hour = timedelta(hours=1)
+    terms = ApprovalTerms(approvers=("data-owners",), quorum=1, pending_for=hour, valid_for=hour)
+    body = {"kind": "standing_approval", "run": {"orchestrator": "airflow", "fields": dict(RUN)}}
+    asked = world.desk.ask(Standing(AGENT, "d" * 64, "s" * 64), terms, body, session_id=None)
+    with pytest.raises(BadRequest, match="standing grant"):
+        world.show(asked)
+
+
+@pytest.mark.parametrize("name", ["a\x00", "apr_1", "~", "apr_" + "0" * 20 + "\n", "x" * 70_000])
+def test_what_is_no_id_is_no_request(world: World, name: str) -> None:
+    with pytest.raises(NoSuchApproval):
+        asyncio.run(world.bridge.show(AGENT, None, PLACE, [name]))
+
+
+@pytest.mark.parametrize("index", [2**31, -2, True, "1", 1.5])
+def test_a_mapped_task_has_a_number_that_airflow_can_hold(index: Any) -> None:
+    with pytest.raises(BadRequest):
+        Place.of({**PLACE.as_json(), "map_index": index})
+
+
+# ---------------------------------------------------------------------- how much there may be
+
+
+def many(world: World, approval: Approval, places: range, who: Identity = MALLORY) -> None:
+    async def show() -> None:
+        for i in places:
+            await world.bridge.show(who, None, replace(PLACE, map_index=i), [approval.id])
+
+    asyncio.run(show())
+
+
+def test_a_request_is_shown_at_few_tasks(world: World) -> None:
+    approval = world.ask(who=MALLORY)
+    many(world, approval, range(MOST_PLACES))
+    many(world, approval, range(MOST_PLACES))  # the same ones again
+    with pytest.raises(BadRequest, match="limit"):
+        many(world, approval, range(MOST_PLACES, MOST_PLACES + 1))
+
+
+def test_a_requester_shows_so_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "MOST_OPEN", 3)
+    approval = world.ask(who=MALLORY)
+    many(world, approval, range(3))
+    with pytest.raises(BadRequest, match="limit"):
+        many(world, approval, range(3, 4))
+    world.park(world.ask())  # others are not concerned
+
+
+def test_a_task_of_many_tries_is_followed_by_its_last_ones(world: World) -> None:
+    asked = [world.ask(f"DELETE FROM PROD.FEATURES.T{n}") for n in range(7)]
+    for n in range(7):  # each try waits for fewer
+        world.show(*asked[n:])
+    ledger = world.bridge._ledger
+    owner = ledger_module.Owner.of("prod", PLACE, AGENT)
+    assert [a.approvals[0] for a in ledger.of(owner) if a.open] == [a.id for a in asked[:2:-1]]
+
+
+def test_nobodys_many_others_keep_a_decided_task_waiting(
+    world: World, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MOST_PLACES", 200)
+    approval = world.ask()
+    world.park(approval)
+    many(world, world.ask(who=MALLORY), range(200))
+    elsewhere = httpx.Response(404, json={})
+    world.airflow.before = lambda r: None if r.url.path.endswith(PATH) else elsewhere
+    clock(400)
+    world.desk.answer(approval.id, ALICE, AnswerVerdict.APPROVE, "fine")
+    turns = 0
+    while not world.airflow.answered and turns < 20:
+        world.turn()
+        clock(2)
+        turns += 1
+    assert turns <= 10  # 15 seconds are for Airflow to settle
+
+
+def test_a_request_that_is_shown_elsewhere_is_seldom_looked_for_where_it_is_not(
+    world: World, clock: Callable[[float], None]
+) -> None:
+    many(world, world.ask(who=MALLORY), range(MOST_PLACES))
+    world.airflow.before = lambda _: httpx.Response(404, json={})
+    for _ in range(600):
+        clock(1)
+        world.turn()
+    assert world.airflow.asked <= 2 * MOST_PLACES
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 16), (403, 64)])
+def test_a_turn_does_not_ask_an_airflow_that_does_not_answer_on(
+    world: World,
+    clock: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    asked: int,
+) -> None:
+    monkeypatch.setattr(ledger_module, "MOST_PLACES", 100)
+    many(world, world.ask(who=MALLORY), range(100))
+    world.airflow.before = lambda _: httpx.Response(status, json={})
+    clock(10)
+    world.turn()
+    assert world.airflow.asked == asked
+
+
+def test_a_turn_looks_at_so_many_that_ten_thousand_come_round_in_ten_minutes(
+    world: World, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MOST_PLACES", 100)
+    many(world, world.ask(who=MALLORY), range(80))
+    world.airflow.before = lambda _: httpx.Response(404, json={})
+    clock(10)
+    world.turn()
+    assert world.airflow.asked * 600 / world.settings.poll_seconds >= 10_000
+
+
+def test_what_was_shown_is_not_written_out_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval = world.ask()
+    first = world.show(approval)
+    monkeypatch.delattr(bridge_module, "shown")
+    assert world.show(approval) == first
+
+
+@pytest.mark.parametrize("path", ["actions", "looks"])
+def test_both_endpoints_count_as_statements_of_the_caller(world: World, path: str) -> None:
+    approval = world.ask()
+    counted: list[str] = []
+
+    @contextmanager
+    def asks(identity: str) -> Iterator[None]:
+        counted.append(identity)
+        if len(counted) > 1:
+            raise TooMany("You have sent too much.", reason="TOO_FAST")
+        yield
+
+    def called(endpoint: Any) -> Any:
+        async def call(request: Request) -> Any:
+            try:
+                return await endpoint(request, AGENT)
+            except TooMany as e:
+                return PlainTextResponse(e.reason, status_code=429)
+
+        return call
+
+    world.park(approval)
+    app = Starlette(routes=AirflowApi(world.bridge, asks).routes(called))
+    body = {**PLACE.as_json(), "approvals": [approval.id]}
+    with TestClient(app) as client:
+        answers = [client.post(f"/hoop/v1/airflow/{path}", json=body) for _ in range(2)]
+    assert [a.status_code for a in answers] == [200, 429]
+    assert counted == [AGENT.key] * 2
+
+
+# ---------------------------------------------------------------------- ends
+
+
+def test_a_turn_does_not_rest_on_the_sweeper(
+    world: World, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    monkeypatch.setattr(ApprovalDesk, "expire_due", lambda _: pytest.fail("it is the sweeper's"))
+    world.desk.answer(approval.id, ALICE, AnswerVerdict.APPROVE, "fine")
+    for _ in range(3):
+        clock(20)
+        world.turn()
+    assert len(world.airflow.answered) == 1
+
+
+def test_a_request_that_is_late_lets_the_task_go_on(
+    world: World, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hoop_core.approvals import desk as desk_module
+
+    world.park(world.ask())
+    clock(7200)
+    monkeypatch.setattr(desk_module, "utc_now", lambda: datetime.now(UTC) + timedelta(hours=2))
+    for _ in range(3):
+        clock(20)
+        world.turn()
+    assert [a["chosen_options"] for a in world.airflow.answered] == [["Reject"]]
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 500])
+def test_what_airflow_does_not_let_hoop_answer_ends_with_the_tasks_own_time(
+    world: World, clock: Callable[[float], None], status: int
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    refused = httpx.Response(status, json={"detail": "no"})
+    world.airflow.before = lambda r: refused if r.method == "PATCH" else None
+    world.desk.withdraw(approval.id, AGENT, "not needed")
+    for _ in range(30):
+        clock(3600)
+        world.turn()
+    asked = world.airflow.asked
+    assert asked < 20
+    clock(86_400)
+    world.turn()
+    assert world.airflow.asked == asked
+
+
+def test_so_does_a_task_that_somebody_ended_while_it_waited(
+    world: World, clock: Callable[[float], None]
+) -> None:
+    approval = world.ask()
+    world.park(approval)
+    world.airflow.state = "failed"
+    for _ in range(30):
+        clock(60)
+        world.turn()
+    assert world.airflow.asked < 25
+    world.desk.withdraw(approval.id, AGENT, "not needed")
+    for _ in range(30):
+        clock(3600)
+        world.turn()
+    asked = world.airflow.asked
+    clock(86_400)
+    world.turn()
+    assert world.airflow.asked == asked
 
 
 # ---------------------------------------------------------------------- settings

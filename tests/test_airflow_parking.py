@@ -30,7 +30,7 @@ from hoop_airflow.hooks.hoop_snowflake import HoopSnowflakeHook
 from hoop_airflow.operators.hoop_snowflake import HoopSnowflakeOperator
 from hoop_airflow.sensors.hoop_approval import HoopApprovalSensor
 from hoop_core.client import HoopClient
-from hoop_core.errors import Unavailable
+from hoop_core.errors import Refused, Unavailable
 
 pytestmark = pytest.mark.airflow
 
@@ -350,6 +350,34 @@ def test_an_answer_that_hoop_cannot_read_yet_is_waited_for(hoop: Hoop, ran: list
     resume(operator(), "apr_0")
     assert hoop.paths.count("airflow/looks") == 3
     assert ran == ["DELETE FROM T"]
+
+
+def too_much(reason: str) -> httpx.Response:
+    error = {"reason": reason, "message": "You have sent too much.", "hint": ""}
+    return httpx.Response(429, json={"error": error})
+
+
+@pytest.mark.parametrize("reason", ["TOO_FAST", "TOO_MANY_STATEMENTS"])
+def test_a_hoop_that_is_asked_too_much_at_once_is_asked_again(
+    hoop: Hoop, ran: list[Any], reason: str
+) -> None:
+    hoop.needed = {"DELETE FROM T": "approved"}
+    hoop.looks = [too_much(reason), too_much(reason)]
+    resume(operator(), "apr_0")
+    assert hoop.paths.count("airflow/looks") == 3
+    assert ran == ["DELETE FROM T"]
+
+
+@pytest.mark.parametrize("reason", ["TOO_FAST", "TOO_MANY_ACTIONS"])
+def test_a_task_that_cannot_be_shown_for_that_may_be_retried(
+    hoop: Hoop, ran: list[Any], reason: str
+) -> None:
+    hoop.needed = {"DELETE FROM T": "pending"}
+    hoop.action = too_much(reason)
+    with pytest.raises(Refused) as caught:
+        execute(operator())
+    assert caught.value.reason == reason
+    assert ran == []
 
 
 def test_an_answer_that_hoop_cannot_read_is_not_wiped_by_parking_again(

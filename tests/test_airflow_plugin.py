@@ -150,6 +150,15 @@ def test_foreign_text_stays_text(hoop: Hoop, client: TestClient, path: str) -> N
     assert [a.get("href") for a in page.findall(".//a")] == ["https://hoop.test/approvals/apr_1"]
 
 
+def test_what_may_pass_for_another_letter_is_named_above_the_statement(
+    hoop: Hoop, client: TestClient
+) -> None:
+    hoop.approvals = [{**approval(1), "sql": "DELETE FROM T WHERE N = 'p\u0430y\u05d0\ufe0f'"}]
+    text = client.get("/task/churn/r/build/-1").text
+    named = "Not ASCII in it: \u0430 U+0430 CYRILLIC SMALL LETTER A (1×)"
+    assert text.index(named) < text.index("p\u0430y⟦U+05D0⟧⟦U+FE0F⟧")
+
+
 def test_a_page_may_stand_in_airflows_frames_only_and_load_nothing(client: TestClient) -> None:
     headers = client.get("/inbox").headers
     policy = headers["content-security-policy"]

@@ -186,3 +186,63 @@ def test_it_does_not_change_while_people_answer() -> None:
     before = approval()
     answer = {"approver": {"name": "a", "issuer": "", "subject": ""}, "verdict": "approve"}
     assert shown([replace(before, answers=(answer,))], "") == shown([before], "")
+
+
+# ---------------------------------------------------------------------- characters
+
+
+def test_every_character_that_hoops_pages_mark_is_marked_in_airflow_too() -> None:
+    from hoop_airflow.pages import _plainly
+    from hoop_core.web.pages.plain import unseen
+
+    planes = (*range(0x20000), *range(0xE0000, 0xE1000), 0x10FFFD)  # the others hold no other kinds
+    marked = {c for c in map(chr, planes) if unseen(c)}
+    assert len(marked) > 10_000
+    text = "".join(sorted(marked))
+    assert marked & set(fence(text)) == set()
+    assert marked & set(_plainly(text)) == set()
+
+
+@pytest.mark.parametrize(
+    "c",
+    [
+        *("\ufe0f", "\U000e0101", "\u034f", "\u05d0", "\u0627", "\ufdfd", "\u0301", "\u0489"),
+        *("\u180b", "\u2800", "\U0001d159", "\U00016fe4", "\u2065", "\U00013441"),
+    ],
+)
+def test_marks_and_what_runs_from_right_to_left_show(c: str) -> None:
+    assert visible(f"a{c}b") == f"a⟦U+{ord(c):04X}⟧b"
+
+
+def test_letters_that_may_pass_for_others_stand_above_the_statement() -> None:
+    sql = "DELETE FROM T WHERE NAME = 'p\u0430y'"
+    body = shown([approval(sql=sql)], "https://hoop.test").body
+    named = "\u0430 U\\+0430 CYRILLIC SMALL LETTER A"
+    assert body.index(named) < body.index(sql)
+    assert "ASCII" not in shown([approval()], "https://hoop.test").body
+
+
+def test_the_rarest_letter_is_not_lost_among_many() -> None:
+    sql = "".join(chr(n) * 2 for n in range(0x4E00, 0x4F00)) + "\u0430"
+    body = shown([approval(sql=sql)], "https://hoop.test").body
+    assert "CYRILLIC SMALL LETTER A" in body
+    assert "and 237 more" in body
+
+
+def test_a_sentence_that_is_cut_says_so() -> None:
+    assert prose("a" * 1990 + " but drops all of it afterwards").endswith("…")
+    assert prose("a" * 2000) == "a" * 2000
+
+
+def test_that_it_does_not_fit_is_found_without_writing_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hoop_core.bridges.airflow import text
+
+    written: list[int] = []
+    real = text.fence
+    monkeypatch.setattr(
+        text, "fence", lambda t, language="": written.append(1) or real(t, language)
+    )
+    assert shown([approval(sql="é" * 1_000_000)] * 20, "").options == ("Answered in Hoop", "Reject")
+    assert written == []

@@ -34,6 +34,7 @@ from hoop_core.web import listing
 from hoop_core.web.api import Api
 from hoop_core.web.listing import asked_page
 from hoop_core.web.openapi import document
+from hoop_core.web.reads import Reads
 from hoop_core.web.visibility import Visibility
 
 HOUR = timedelta(hours=1)
@@ -96,7 +97,14 @@ class Rest:
         sign_in: Any = _SignIn()
         opener: Any = None
         self.api = Api(
-            settings, sign_in, store, log, guard, open_upstream=opener, asks=limits.statement
+            settings,
+            sign_in,
+            store,
+            log,
+            guard,
+            open_upstream=opener,
+            asks=limits.statement,
+            reads=Reads(log),
         )
         self.http = TestClient(Starlette(routes=self.api.routes()))
 

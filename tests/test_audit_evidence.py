@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hoop_core.audit.checkpoint import load_or_create_key
-from hoop_core.audit.evidence import Bundle, export_bundle
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import Recorded, Recorder
 from hoop_core.audit.verify import verify_bundle, verify_store
 from hoop_core.config import AuditSettings, Settings, StoreSettings
 from hoop_core.errors import EvidenceError, StoreUnavailable
+from hoop_core.evidence.bundle import Bundle, Population, export_bundle
 from hoop_core.store import Store
 
 Files = dict[str, bytes]
@@ -39,13 +39,16 @@ def bundle(settings: Settings, tmp_path: Path) -> Bundle:
     recorder = Recorder(settings.store.recordings)
     for n in range(5):
         recorded = put(recorder, "ses_1", f"{n}.arrow", b"rows %d" % n)
-        log.append("statement.outcome", {"n": n, "recording": [recorded.as_json()]})
+        log.append("test.outcome", {"n": n, "recording": [recorded.as_json()]})
         if n == 2:
             log.checkpoint()
     part = put(recorder, "ses_1", "part.arrow", b"more")
     log.append("result.part", {"recording": part.as_json()})
+    made = export_bundle(
+        settings, tmp_path / "evidence.zip", Population("tester"), log=log, store=store
+    )
     store.close()
-    return export_bundle(settings, tmp_path / "evidence.zip", requester="tester")
+    return made
 
 
 def put(recorder: Recorder, session_id: str, name: str, content: bytes) -> Recorded:
@@ -112,6 +115,10 @@ def _manifest(files: Files) -> None:
         (_drop_entry, "entry 3"),
         (_swap_entries, "entry 1"),
         (lambda f: f.update({"log/entries.jsonl": f["log/entries.jsonl"] * 2}), "entry 7"),
+        (lambda f: f.update({"log/before.json": b'{"entries":0,"subtrees":[[0,"00"]]}'}), "log/before.json"),
+        (lambda f: f.update({"verify.py": b"print('VERIFIED')"}), "verify.py"),
+        (lambda f: f.update({"log/context.jsonl": b'{"entry":"{}","path":[],"seq":0}\n'}), "log/context.jsonl"),
+        (lambda f: f.update({"tables/CC6.1-access.csv": b"seq\n"}), "tables/CC6.1-access.csv"),
         (lambda f: f.update({"recordings/ses_1/2.arrow": b"rows 3"}), "recordings/ses_1/2.arrow"),
         (lambda f: f.pop("recordings/ses_1/part.arrow"), "recordings/ses_1/part.arrow"),
         (lambda f: f.update({"recordings/ses_1/9.arrow": b"x"}), "recordings/ses_1/9.arrow"),
@@ -119,7 +126,7 @@ def _manifest(files: Files) -> None:
         (lambda f: f.update({"log/checkpoints.json": b"[]"}), "log/checkpoints.json"),
         (_older_tree, "checkpoint 1"),
         (_manifest, "manifest.json"),
-        (lambda f: f.pop("manifest.note"), "manifest.note"),
+        (lambda f: f.pop("manifest.note"), "manifest.json"),
         (lambda f: f.update({"README.txt": b"trust me"}), "README.txt"),
     ],
 )  # fmt: skip
@@ -188,7 +195,20 @@ def test_a_store_verifies_until_an_entry_is_changed(bundle: Bundle, settings: Se
         ("UPDATE log_entries SET session_id = 'other' WHERE seq = 2", "entry 2"),
         ("UPDATE log_entries SET entry = 'no JSON' WHERE seq = 2", "entry 2"),
         ("DELETE FROM log_entries WHERE seq = 2", "entry 2"),
-        ("DELETE FROM log_entries WHERE seq > 4", "checkpoint 1"),
+        ("DELETE FROM log_entries WHERE seq > 4", "entry 5"),
+        ("UPDATE log_entries SET at = '2020-01-01T00:00:00.000000Z' WHERE seq = 2", "entry 2"),
+        ("UPDATE log_entries SET entry = '' WHERE seq = 2", "entry 2"),
+        ("UPDATE log_entries SET leaf = zeroblob(32), entry = '' WHERE seq = 2", "checkpoint 0"),
+        ("UPDATE log_entries SET leaf = zeroblob(32) WHERE seq = 6", "entry 6"),
+        (
+            "INSERT INTO log_entries SELECT seq + 7, kind, session_id, entry, leaf, at FROM log_entries "
+            "WHERE seq = 0",
+            "entry 7",
+        ),
+        ("UPDATE log_head SET size = size + 1", "entry 7"),
+        ("UPDATE log_head SET at = '2030-01-01T00:00:00.000000Z'", "the head"),
+        ("DELETE FROM log_head", "the head"),
+        ("DELETE FROM log_checkpoints WHERE size > 4", "the checkpoints"),
         ("DELETE FROM log_checkpoints", "the checkpoints"),
     ],
 )

@@ -27,7 +27,7 @@ DATABASES = BOTH
 def head_of(store: Store) -> Head:
     with store.read() as connection:
         row = connection.execute(select(log_head)).one()
-    return Head(row.size, bytes(row.subtrees), row.at, row.note, row.writer)
+    return Head(row.size, bytes(row.subtrees), row.at, row.checkpoints, row.note, row.writer)
 
 
 def set_head(store: Store, **changes: object) -> None:

@@ -52,6 +52,17 @@ def test_a_revocation_may_name_hoops_own_leases_only() -> None:
     ]  # fmt: skip
 
 
+def test_recordings_are_encrypted_with_keys_that_the_gateway_cannot_unwrap() -> None:
+    assert not [w for w in planned() if "transit" in w.path]
+    wanted = planned(store={"recordings_key": "hoop-recordings"})
+    assert body_of(wanted, "transit/keys/hoop-recordings") == {"type": "aes256-gcm96"}
+    assert [w.mount for w in wanted if w.path == "sys/mounts/transit"] == ["transit"]
+    acl = json.loads(body_of(wanted, "sys/policies/acl/hoop-gateway")["policy"])["path"]
+    assert {p: acl[p] for p in acl if p.startswith("transit/")} == {
+        "transit/datakey/plaintext/hoop-recordings": {"capabilities": ["update"]}
+    }
+
+
 def test_user_names_are_never_quoted_in_what_vault_runs() -> None:
     for role in ("ml-reader", "hoop-observer"):
         body = body_of(planned(), f"database/roles/{role}")

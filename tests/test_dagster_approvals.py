@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import pytest
 
 dg = pytest.importorskip("dagster")
@@ -22,6 +23,7 @@ from hoop_core.client.values import Approval, parse_approval  # noqa: E402
 from hoop_core.errors import ApprovalPending, GatewayUnavailable, NotServed  # noqa: E402
 from hoop_dagster import HoopSnowflakeResource, hoop_approval_check, hoop_approval_sensor  # noqa: E402
 from hoop_dagster import held as held_module  # noqa: E402
+from hoop_dagster import reexecution as reexecution_module  # noqa: E402
 from hoop_dagster import resource as resource_module  # noqa: E402
 from hoop_dagster import sensor as sensor_module  # noqa: E402
 from hoop_dagster.held import approval_waited_for  # noqa: E402
@@ -587,3 +589,214 @@ def test_a_check_of_what_needs_no_approval_passes(
     run = ran([*three(), check], resources, instance)
     assert run.status is dg.DagsterRunStatus.SUCCESS
     assert desk.ran == ["INSERT 1", "DELETE ALL", "INSERT 2"]
+
+
+# ---------------------------------------------------------------------- one bad run and a good one
+
+OTHER = "apr_" + "0" * 19 + "2"
+
+
+def jobs(resources: dict[str, Any], *names: str) -> list[Any]:
+    """Jobs of plain ops, which only Dagster's webserver can re-execute."""
+
+    def job(name: str) -> Any:
+        @dg.op(name=f"purge_{name}")
+        def purge(snowflake: SnowflakeResource) -> None:
+            with snowflake.get_connection() as connection:
+                connection.execute(f"DELETE {name}")
+
+        @dg.job(name=name, resource_defs=resources)
+        def made() -> None:
+            purge()
+
+        return made
+
+    return [job(name) for name in names]
+
+
+@pytest.fixture
+def webserver(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Dagster's webserver answers for each job."""
+    answers: dict[str, Any] = {}
+
+    def post(url: str, *, json: Any, **_: Any) -> httpx.Response:
+        run_id = json["variables"]["parameters"]["parentRunId"]
+        answer = answers["by_run"][run_id]
+        answers.setdefault("asked", []).append(run_id)
+        if isinstance(answer, Exception):
+            raise answer
+        body = {"data": {"launchRunReexecution": answer}}
+        return httpx.Response(200, json=body, request=httpx.Request("POST", url))
+
+    monkeypatch.setattr(reexecution_module.httpx, "post", post)
+    return answers
+
+
+def two_jobs(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    webserver: dict[str, Any],
+    answer: Any,
+) -> tuple[list[Any], dg.DagsterRun, dg.DagsterRun]:
+    """Two approved runs; the webserver gives `answer` for the first, and starts the second."""
+    made = jobs(resources, "bad", "good")
+    desk.held |= {"DELETE bad": ID, "DELETE good": OTHER}
+    bad, good = (
+        current(instance, j.execute_in_process(instance=instance, raise_on_error=False).run_id)
+        for j in made
+    )
+    desk.status |= {ID: "approved", OTHER: "approved"}
+    started = {"__typename": "LaunchRunSuccess", "run": {"runId": "child"}}
+    webserver["by_run"] = {bad.run_id: answer, good.run_id: started}
+    return made, bad, good
+
+
+def looked(made: list[Any], instance: dg.DagsterInstance, token_file: str) -> Any:
+    sensor = hoop_approval_sensor(
+        gateway_url=URL, token_file=token_file, webserver_url="http://127.0.0.1:1"
+    )
+    definitions = dg.Definitions(jobs=made, sensors=[sensor])
+    context = dg.build_sensor_context(instance=instance, definitions=definitions)
+    return sensor.evaluate_tick(context)
+
+
+def test_a_run_that_the_webserver_refuses_stops_no_other_and_is_left_to_people(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    webserver: dict[str, Any],
+) -> None:
+    refused = {"__typename": "RunConfigValidationInvalid"}
+    made, bad, good = two_jobs(desk, resources, instance, webserver, refused)
+    assert "RunConfigValidationInvalid" in looked(made, instance, token_file).skip_message
+    assert current(instance, good.run_id).tags["hoop/approval_status"] == "resumed"
+    assert current(instance, bad.run_id).tags["hoop/approval_status"] == "approved"
+    looked(made, instance, token_file)
+    assert webserver["asked"].count(bad.run_id) == 1
+
+
+@pytest.mark.parametrize("kind", ["PythonError", "UnauthorizedError"])
+def test_a_refusal_that_may_pass_is_tried_again_and_stops_no_other(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    webserver: dict[str, Any],
+    kind: str,
+) -> None:
+    refused = {"__typename": kind, "message": "the code location does not load \ud800"}
+    made, bad, good = two_jobs(desk, resources, instance, webserver, refused)
+    looked(made, instance, token_file)
+    assert current(instance, good.run_id).tags["hoop/approval_status"] == "resumed"
+    assert current(instance, bad.run_id).tags["hoop/approval_status"] == "awaiting"
+
+
+def test_a_webserver_that_does_not_answer_is_asked_once_a_tick_for_any_of_the_runs(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    webserver: dict[str, Any],
+) -> None:
+    silent = httpx.ReadTimeout("too long")
+    made, bad, good = two_jobs(desk, resources, instance, webserver, silent)
+    for _ in range(30):  # in no order, so the good one is the first some time
+        looked(made, instance, token_file)
+    assert current(instance, good.run_id).tags["hoop/approval_status"] == "resumed"
+    assert current(instance, bad.run_id).tags["hoop/approval_status"] == "awaiting"
+    webserver["by_run"][good.run_id] = silent
+    webserver["asked"].clear()
+    looked(made, instance, token_file)
+    assert len(webserver["asked"]) == 1
+
+
+@pytest.mark.parametrize("bad", ["x" * 70_000, "\ud800", f"{ID}\n", "apr_0", "../sessions"])
+def test_metadata_that_is_no_id_is_never_asked_for(
+    bad: str,
+) -> None:
+    from hoop_dagster.left import identifiers_in
+
+    told = [{"hoop/approval_id": dg.MetadataValue.text(text)} for text in (bad, OTHER)]
+    assert list(identifiers_in([*told, None, {}])) == [OTHER]
+
+
+def test_a_run_that_forges_an_id_is_closed_and_stops_no_other(
+    desk: Desk, resources: dict[str, Any], instance: dg.DagsterInstance, token_file: str
+) -> None:
+    @dg.asset(name="evil")
+    def evil() -> None:
+        metadata = {"hoop/approval_id": dg.MetadataValue.text("x" * 70_000)}
+        raise dg.Failure(metadata=metadata, allow_retries=False)
+
+    good = running("two", "DELETE 2")
+    desk.held["DELETE 2"] = OTHER
+    tags = {"hoop/approval_status": "awaiting"}
+    forged = ran([evil], resources, instance, tags=tags)
+    ran([good], resources, instance)
+    desk.status[OTHER] = "approved"
+    (request,) = tick([evil, good], resources, instance, token_file).run_requests
+    assert request.tags["hoop/approval_id"] == OTHER
+    assert current(instance, forged.run_id).tags["hoop/approval_status"] == "superseded"
+
+
+def test_a_run_that_cannot_be_looked_at_stops_no_other(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assets = [running("one", "DELETE 1"), running("two", "DELETE 2")]
+    desk.held |= {"DELETE 1": ID, "DELETE 2": OTHER}
+    bad, _ = (ran([a], resources, instance) for a in assets)
+    desk.status |= {ID: "approved", OTHER: "approved"}
+    real = sensor_module.left_of
+
+    def left_of(where: dg.DagsterInstance, run: dg.DagsterRun) -> Any:
+        if run.run_id == bad.run_id:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return real(where, run)
+
+    monkeypatch.setattr(sensor_module, "left_of", left_of)
+    (request,) = tick(assets, resources, instance, token_file).run_requests
+    assert request.tags["hoop/approval_id"] == OTHER
+
+
+def test_what_was_found_before_hoop_went_away_is_started(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assets = [running("one", "DELETE 1"), running("two", "DELETE 2")]
+    desk.held |= {"DELETE 1": ID, "DELETE 2": OTHER}
+    for asset in assets:
+        ran([asset], resources, instance)
+    desk.status |= {ID: "approved", OTHER: "approved"}
+    real = desk.approval
+
+    def approval(identifier: str) -> Approval:
+        found = real(identifier)
+        desk.down = True
+        return found
+
+    monkeypatch.setattr(desk, "approval", approval)
+    assert len(tick(assets, resources, instance, token_file).run_requests) == 1
+
+
+def test_a_run_of_endless_requests_is_left_to_people(
+    desk: Desk,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    token_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sensor_module, "_MOST_REQUESTS", 1)
+    assets = [running("one", "DELETE 1"), running("two", "DELETE 2")]
+    desk.held |= {"DELETE 1": ID, "DELETE 2": OTHER}
+    run = ran(assets, resources, instance)
+    assert not tick(assets, resources, instance, token_file).run_requests
+    assert current(instance, run.run_id).tags["hoop/approval_status"] == "approved"

@@ -12,7 +12,6 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.audit.recording import Recorder
 from hoop_core.config import UploadSettings
 from hoop_core.delivery import Delivery
-from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.loads.staged import Staged
 from hoop_core.loads.uploads import Uploads
 from hoop_core.model import Identity, Json, NameContext, RoleBinding, RunContext
@@ -41,7 +40,7 @@ def test_a_put_leaves_no_files_among_the_recordings(log: AuditLog, tmp_path: Pat
         open_upstream=nobody,
     )  # fmt: skip
     delivery = Offering(
-        log=log, recorder=Recorder(str(tmp_path)), lineage=LineageEmitter("n", "a", None),
+        log=log, recorder=Recorder(str(tmp_path)),
         catalog=LiveCatalog(nobody, account="a"), public_url="u",
         uploads=Uploads(UploadSettings(), log, public_url="u"),
     )  # fmt: skip

@@ -18,7 +18,6 @@ import httpx
 import pytest
 from rich.console import Console
 
-from hoop_core.audit.evidence import Bundle
 from hoop_core.cli.demo_report import Screen, show
 from hoop_core.client import (
     Answer,
@@ -35,6 +34,7 @@ from hoop_core.demo.answers import Decision, Desk, OwnAnswer, automatic
 from hoop_core.demo.behind import Login, Ran, RevokedKey
 from hoop_core.demo.checks import Check, ClaimFailed, Seen, check
 from hoop_core.demo.job import DemoReport
+from hoop_core.evidence.bundle import Bundle
 from hoop_core.model import Reason, RunContext
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -278,14 +278,15 @@ def test_a_user_minted_too_late_ends_with_the_token_that_made_it(
 ) -> None:
     from hoop_core.config import load_settings
     from hoop_core.credentials.vault import VaultMinter
+    from hoop_core.credentials.vault_login import VaultLogin
     from hoop_core.errors import VaultUnavailable
     from hoop_core.model import RoleBinding
 
-    class AnswersTooLate(VaultMinter):
+    class AnswersTooLate(VaultLogin):
         """Vault mints, and its answer does not arrive in time."""
 
-        def _client(self, token: str = "") -> Any:
-            client = super()._client(token)
+        def client(self, token: str = "") -> Any:
+            client = super().client(token)
             mint = client.secrets.database.generate_credentials
 
             def late(**arguments: Any) -> Any:
@@ -296,7 +297,9 @@ def test_a_user_minted_too_late_ends_with_the_token_that_made_it(
             return client
 
     before = {row[0] for row in behind("SHOW USERS")}
-    minter = AnswersTooLate(load_settings(stack.info.config_file).vault)
+    settings = load_settings(stack.info.config_file).vault
+    minter = VaultMinter(settings)
+    minter._vault = AnswersTooLate(settings)
     with pytest.raises(VaultUnavailable):
         minter.mint(minter.draft(RoleBinding("ml-reader", "ML_READER"), "s"))
     for _ in range(100):

@@ -14,6 +14,7 @@ import snowflake.connector
 import snowflake.connector.auth.webbrowser as driver_browser
 from snowflake.connector.errors import DatabaseError
 
+from hoop_core.identity import saml
 from hoop_core.identity.throttle import Throttle
 from hoop_core.server.app import Gateway
 from tests.saml_world import HOOP, SIGNER
@@ -235,6 +236,20 @@ def test_an_answer_to_another_browsers_request_is_refused(world: World) -> None:
     httpx.get(second)  # it is on its way too
     world.idp.lies = {"relay": handle, "answer": {"state": handle}}
     assert not world.walk(first)
+
+
+def test_no_drivers_page_is_read_where_no_driver_could_have_it_from(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_page: str) -> str:
+        raise AssertionError("the page is read")
+
+    monkeypatch.setattr(saml, "response_of", read)
+    data = {"ACCOUNT_NAME": "acme", "RAW_SAML_RESPONSE": "<" + "<a " * 5_000}
+    url = f"{world.url}/session/v1/login-request?request_id=r1"
+    answer = httpx.post(url, json={"data": data}).json()
+    assert not answer["success"]
+    assert ("not base64" if _is_saml(world) else "No SAML provider") in answer["message"]
 
 
 def test_a_driver_that_asks_for_an_unknown_provider_is_told(world: World) -> None:

@@ -355,12 +355,26 @@ def test_a_bucket_empties_with_time() -> None:
         throttle.failed("a")
     assert throttle.full("a")
     assert not throttle.full("b")
+    clock.now += 0.001
+    assert throttle.full("a")  # what leaked since is less than one
     clock.now += 10
     assert not throttle.full("a")
     throttle.failed("a")
     assert throttle.full("a")
     clock.now += 60
     assert throttle.level("a") == 0
+
+
+def test_a_limit_holds_while_time_goes_by() -> None:
+    clock = Clock()
+    throttle = Throttle(60, clock=clock)
+    passed = 0
+    for _ in range(60_000):  # one try a millisecond, for a minute
+        if not throttle.full("a"):
+            throttle.failed("a")
+            passed += 1
+        clock.now += 0.001
+    assert 60 <= passed <= 120
 
 
 def test_memory_for_failures_is_bounded() -> None:

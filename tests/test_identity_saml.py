@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from signxml.algorithms import SignatureMethod
 
 from hoop_core.config import SamlSettings
 from hoop_core.errors import ConfigError, IdentityError
+from hoop_core.identity import saml, saml_document
 from hoop_core.identity.saml import SamlVerifier
+from hoop_core.identity.saml_document import response_of
 from tests.saml_world import (
     ACS,
     HOOP,
@@ -50,16 +54,99 @@ def test_a_signed_response_gives_the_identity(trusting: SamlSettings, what: str)
     assert proof.use is not None
 
 
-def test_the_page_that_holds_a_response_is_read_as_drivers_send_it(trusting: SamlSettings) -> None:
-    hidden = html.escape(encoded(sign(response()))).replace("+", "&#x2b;")
-    page = f'<html><form action="{ACS}"><input name="SAMLResponse" type="hidden" value="{hidden}"/></form>'
-    assert verify(page, trusting).identity.subject == "una@corp.example"
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> SamlSettings:
+    """A provider that drivers speak with themselves."""
+    return settings(tmp_path_factory.mktemp("native"), allow_unsolicited=True,
+                    native_sso_url="https://corp.okta.example/app/x")  # fmt: skip
 
 
-@pytest.mark.parametrize("page", ["<html></html>", "<!-- ", "<input name='SAMLResponse'>" * 2])
-def test_a_page_without_one_response_is_refused(trusting: SamlSettings, page: str) -> None:
+def _page(**given: Any) -> str:
+    hidden = html.escape(encoded(sign(response(**given)))).replace("+", "&#x2b;")
+    return f'<html><form action="{ACS}"><input name="SAMLResponse" type="hidden" value="{hidden}"/></form>'
+
+
+def test_the_page_that_holds_a_response_is_read_as_drivers_send_it(native: SamlSettings) -> None:
+    assert verify(_page(answers=None), native, None).identity.subject == "una@corp.example"
+
+
+@pytest.mark.parametrize(
+    ("page", "holds"),
+    [
+        ("<INPUT\nTYPE = hidden NAME='SAMLResponse' VALUE=abc= >", "abc="),
+        ('<input disabled name="SAMLResponse"value="a&#x2b;b&amp;"/>', "a+b&"),
+        ('<input name=other value=x><input/name=SAMLResponse value="y">', "y"),
+        ('<input name="SAMLResponse" name="other" value="x" value="y">', "x"),
+    ],
+)
+def test_the_field_of_a_page_is_found_as_browsers_read_it(page: str, holds: str) -> None:
+    assert response_of(page) == holds
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html></html>",
+        "<!-- ",
+        "<input name='SAMLResponse'>" * 2,
+        f"<input name=SAMLResponse value='&#{'9' * 5000};'>",
+        "<inputs name=SAMLResponse value=x>",
+        '<input name="SAMLResponse',
+    ],
+)
+def test_a_page_without_one_response_is_refused(native: SamlSettings, page: str) -> None:
     with pytest.raises(IdentityError, match="holds no SAML response"):
-        verify(page, trusting)
+        verify(page, native, None)
+
+
+def test_no_page_is_read_where_no_driver_could_have_it_from(
+    trusting: SamlSettings, native: SamlSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(saml, "response_of", lambda page: read.append(page) or page)
+    for chosen, answers in ((trusting, None), (trusting, "_req1"), (native, "_req1")):
+        with pytest.raises(IdentityError, match="not base64"):
+            verify(_page(answers=answers), chosen, answers)
+    with pytest.raises(IdentityError, match="No SAML provider"):
+        asyncio.run(SamlVerifier([], ACS).verify(_page(answers=None)))
+    assert read == []
+
+
+class Counted:
+    """A pattern that notes from where it is tried, and what it took."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.tried, self.took = pattern, list[int](), 0
+
+    def match(self, text: str, at: int) -> re.Match[str] | None:
+        return self._noted(at, self.pattern.match(text, at))
+
+    def search(self, text: str, at: int) -> re.Match[str] | None:
+        return self._noted(at, self.pattern.search(text, at))
+
+    def _noted(self, at: int, found: re.Match[str] | None) -> re.Match[str] | None:
+        self.tried.append(at)
+        self.took += found.end() - found.start() if found else 0
+        return found
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["<a ", "<", "<input ", "<input a='", "<input a=\"'", "<input a", "<input a=", "<input =",
+     "<input name=SAMLResponse ", "/ ", "<input " + "a " * 50, "<!--", "<![CDATA[", "&#"],
+)  # fmt: skip
+def test_a_page_is_read_once_whatever_it_is(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = [Counted(saml_document._INPUT), Counted(saml_document._ATTRIBUTE)]
+    monkeypatch.setattr(saml_document, "_INPUT", counters[0])
+    monkeypatch.setattr(saml_document, "_ATTRIBUTE", counters[1])
+    page = ("<" + part * 300_000)[:300_000]
+    with pytest.raises(IdentityError):
+        response_of(page)
+    for counter in counters:
+        assert counter.tried == sorted(counter.tried)
+        assert len(counter.tried) <= len(page) // 2 + 1
+    assert sum(c.took for c in counters) <= len(page)
+    assert "HTMLParser" not in vars(saml_document)  # quadratic: CVE-2025-6069
 
 
 def test_attributes_become_name_groups_and_claims(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from hoop_core.config import UploadSettings
 from hoop_core.delivery import Delivery
 from hoop_core.errors import SnowflakeUnavailable
 from hoop_core.judge import judge_text
-from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.loads.uploads import Uploads
 from hoop_core.model import (
     Decision,
@@ -203,7 +202,7 @@ def test_rows_that_come_with_a_description_are_narrowed_too(log: AuditLog, tmp_p
         open_upstream=nobody,
     )  # fmt: skip
     delivery = Answered(
-        log=log, recorder=Recorder(str(tmp_path / "rec")), lineage=LineageEmitter("n", "a", None),
+        log=log, recorder=Recorder(str(tmp_path / "rec")),
         catalog=LiveCatalog(nobody, account="a"), public_url="u",
         uploads=Uploads(UploadSettings(), log, public_url="u"),
     )  # fmt: skip

@@ -23,11 +23,12 @@ from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import ExceptionBinding, InForce, question, scope_of
 from hoop_core.approvals.standing import StandingGrants
 from hoop_core.audit.checkpoint import LogKey, load_or_create_key
-from hoop_core.audit.evidence import export_bundle
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.audit.verify import verify_bundle, verify_store
 from hoop_core.config import Settings
+from hoop_core.credentials.log_key import opened_log
 from hoop_core.errors import ApprovalRefused, ConfigError, PolicyDenied, StoreUnavailable
+from hoop_core.evidence.bundle import Population, export_bundle
 from hoop_core.guard import Guard
 from hoop_core.judge import judge_text
 from hoop_core.model import (
@@ -481,7 +482,9 @@ def test_evidence_with_exceptions_verifies(
         "audit": {"key_file": tmp_path / "log.key", "origin": "test.example/log"},
     }
     bundle = tmp_path / "evidence.zip"
-    export_bundle(Settings(**options), bundle, requester="test")
+    chosen = Settings(**options)
+    with opened_log(chosen) as (opened, own):
+        export_bundle(chosen, bundle, Population("test"), log=own, store=opened)
     assert verify_bundle(bundle, verifier_key=log_key.verifier_key).faults == ()
 
 

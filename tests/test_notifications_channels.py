@@ -7,6 +7,7 @@ import base64
 import email
 import email.policy
 import json
+import logging
 import os
 import threading
 import time
@@ -169,6 +170,19 @@ def test_a_receiver_that_is_not_there_may_come_back(receiver: Receiver, secrets:
     assert not caught.value.for_good
 
 
+def test_an_address_that_is_a_secret_is_in_no_log(
+    receiver: Receiver, secrets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loud = [logging.getLogger(name) for name in ("httpx", "httpcore")]
+    for logger in loud:
+        logger.setLevel(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG):
+        send(hook(receiver, secrets))
+    assert receiver.came
+    assert "/hook" not in caplog.text
+    assert [logger.level for logger in loud] == [logging.WARNING] * 2
+
+
 def test_an_address_that_is_no_secret_keeper_is_refused(tmp_path: Path, secrets: Path) -> None:
     for url in ("http://example.com/x", "https://u:p@example.com/", "ftp://example.com"):
         with pytest.raises(ConfigError) as caught:
@@ -307,6 +321,57 @@ def test_what_a_service_is_sent_has_nothing_active_of_a_strangers_in_it(
     told = told.replace(f"[Open the request]({page})", "")
     for active in ("<!", "@everyone", "](", "https://evil", "|x>"):
         assert active not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "most"),
+    [
+        ("discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js", 2000),
+        ("tgram://123456789:abcdefghijklmnopqrstuvwxyz_ABCDEFGHI/1234", 4096),
+        ("workflows://teams.example:443/643e69f83c8944438d68119179a10a64/KXbWb6eGWDG5VYBN", 1000),
+    ],
+)
+@pytest.mark.parametrize("letter", ["X", "é", "\U0001f600", "'"])
+def test_a_message_as_long_as_any_fits_and_has_its_link(
+    url: str, most: int, letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    told: list[str] = []
+
+    class Answered(requests.Response):
+        def __init__(self) -> None:
+            super().__init__()
+            self.status_code, self._content = 200, b'{"ok": true}'
+
+    def request(_method: str, _url: str, **given: Any) -> requests.Response:
+        body = given.get("json") or json.loads(given["data"])
+        card = (body.get("attachments") or [{}])[0].get("content", {}).get("body", [])
+        texts = [body.get("content"), body.get("text"), *(part.get("text") for part in card)]
+        told.append("\n".join(filter(None, texts)))
+        return Answered()
+
+    monkeypatch.setattr(requests, "request", request)
+    monkeypatch.setattr(requests, "post", lambda to, **given: request("POST", to, **given))
+    facts = ["Who: agent", f"Run: {letter * 3000}", f"Statement: {letter * 2000}", "Until: noon"]
+    page = "https://hoop.example.com/approvals/apr_1"
+    send(
+        chat(monkeypatch, url),
+        Message("m", f"Approval needed: {letter * 2000}", "\n".join(facts), page, b""),
+    )
+    (text,) = told
+    assert len(text.encode("utf-16-le")) // 2 <= most
+    for whole in (page, "Who: agent", "Until: noon", "Cut, whole in Hoop: Run, Statement"):
+        assert whole in text
+
+
+def test_what_is_short_is_not_cut(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+    channel = chat(monkeypatch, f"json://127.0.0.1:{receiver.server_port}/")
+    text = "Who: agent\nNeeds: 1 of owners"
+    send(channel, Message("m", "Approval needed", text, "https://hoop.example/x", b""))
+    ((_, _, body),) = receiver.came
+    assert text in json.loads(body)["message"].replace("\r\n", "\n")
+    assert "Cut" not in json.loads(body)["message"]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sqlalchemy import select, text, update
 
 from hoop_core.approvals.binding import Binding
 from hoop_core.approvals.desk import ApprovalDesk
+from hoop_core.audit.cursors import pause
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import NotificationSettings, ReminderSettings
 from hoop_core.model import (
@@ -24,9 +25,10 @@ from hoop_core.model import (
     RunContext,
 )
 from hoop_core.notifications import notifier as module
+from hoop_core.notifications.aside import MOST
 from hoop_core.notifications.channels import NotSent
 from hoop_core.notifications.messages import Message
-from hoop_core.notifications.notifier import Notifier, pause
+from hoop_core.notifications.notifier import Notifier
 from hoop_core.notifications.reminders import Reminders
 from hoop_core.store import Store
 from hoop_core.store.tables import TOLD_OF, approvals, log_entries, notification_cursors
@@ -51,6 +53,8 @@ class Recorded:
         self.settings = NotificationSettings(name=name, kind="apprise", url_env="X", **settings)
         self.sent: list[Message] = []
         self.fails: Callable[[], BaseException | None] = lambda: None
+        self.poison: set[str] = set()
+        """Ids of requests that the service refuses."""
         self.hang: asyncio.Event | None = None
         self.hanging = False
 
@@ -59,10 +63,16 @@ class Recorded:
             self.hanging = True
             await self.hang.wait()
         failed = self.fails()
+        if json.loads(message.payload)["data"].get("approval") in self.poison:
+            failed = NotSent("no answer in time")
         if not isinstance(failed, NotSent):
             self.sent.append(message)
         if failed is not None:
             raise failed
+
+    @property
+    def told_of(self) -> list[str]:
+        return [json.loads(m.payload)["data"]["approval"] for m in self.sent]
 
     @property
     def types(self) -> list[str]:
@@ -111,6 +121,17 @@ class World:
         query = select(notification_cursors).where(notification_cursors.c.channel == channel)
         with self.store.read() as connection:
             return connection.execute(query).one()
+
+    def aside(self) -> list[str]:
+        """Cursors of what was set aside."""
+        with self.store.read() as connection:
+            names = connection.scalars(select(notification_cursors.c.channel))
+            return [name for name in names if " " in name]
+
+    def due(self) -> None:
+        """All pauses are over."""
+        with self.store.write() as connection:
+            connection.execute(update(notification_cursors).values(next_at=None))
 
     def kinds(self) -> list[str]:
         return [e.kind for e in self.log.entries()]
@@ -264,17 +285,10 @@ def test_a_message_is_tried_again_and_then_given_up_on_the_record(world: World) 
     notifier = world.notifier(channel)
     notifier.begin()
     given_up, sent = world.ask(), world.ask()
-    tried = 0
-
-    def failing() -> BaseException | None:
-        nonlocal tried
-        tried += 1
-        return NotSent("no answer in time") if tried <= 3 else None
-
-    channel.fails = failing
-    told(notifier, channel)
-    assert world.cursor().tries == 1
-    assert world.cursor().last_error == "no answer in time"
+    channel.poison = {given_up}
+    asyncio.run(notifier.tell_next(channel))
+    assert world.cursor(f"chat {given_up}").tries == 2  # the pause is none here
+    assert world.cursor(f"chat {given_up}").last_error == "no answer in time"
     for _ in range(3):
         told(notifier, channel)
     assert [json.loads(m.payload)["data"]["approval"] for m in channel.sent] == [sent]
@@ -282,6 +296,109 @@ def test_a_message_is_tried_again_and_then_given_up_on_the_record(world: World) 
     data = json.loads(entry.text)["data"]
     assert (data["channel"], data["approval"], data["tries"]) == ("chat", given_up, 3)
     assert data["why"] == "no answer in time"
+
+
+def test_messages_that_fail_do_not_delay_those_of_other_requests(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "pause", lambda _tries: 3600.0)
+    channel = Recorded()
+    notifier = world.notifier(channel)
+    notifier.begin()
+    channel.poison = {world.ask(), world.ask()}
+    well = world.ask()
+    told(notifier, channel)
+    assert channel.told_of == [well]
+    assert "notification.failed" not in world.kinds()
+
+
+def test_of_one_request_the_order_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "pause", lambda _tries: 3600.0)
+    channel = Recorded()
+    notifier = world.notifier(channel)
+    notifier.begin()
+    late, other = world.ask(), world.ask()
+    channel.poison = {late}
+    told(notifier, channel)
+    world.yes(late)
+    world.yes(other)
+    told(notifier, channel)
+    assert channel.told_of == [other, other]
+    channel.poison = set()
+    world.due()
+    told(notifier, channel)
+    world.desk.withdraw(late, AGENT, "not needed any more")
+    told(notifier, channel)
+    assert channel.told_of == [other, other, late, late, late]
+    assert channel.types[2:] == ["approval.requested", "approval.decided", "approval.decided"]
+    assert world.aside() == []
+
+
+def test_what_was_set_aside_outlives_its_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "pause", lambda _tries: 3600.0)
+    channel = Recorded()
+    notifier = world.notifier(channel)
+    notifier.begin()
+    late = world.ask()
+    channel.poison = {late}
+    told(notifier, channel)
+    channel.poison = set()
+    world.due()
+    told(world.notifier(channel, owner="rep_2"), channel)
+    assert channel.told_of == [late]
+    assert world.aside() == []
+
+
+def test_where_everything_fails_the_channel_waits_and_gives_up_one_after_the_other(
+    world: World,
+) -> None:
+    channel = Recorded(tries=3)
+    notifier = world.notifier(channel)
+    notifier.begin()
+    asked = [world.ask() for _ in range(MOST + 3)]
+    channel.poison = set(asked)
+    for _ in range(4):
+        asyncio.run(notifier.tell_next(channel))
+    for _ in range(20):
+        told(notifier, channel)
+    assert len(world.aside()) <= MOST
+    channel.poison = set()
+    for _ in range(20):
+        told(notifier, channel)
+    given_up = world.kinds().count("notification.failed")
+    assert sorted(channel.told_of) == sorted(set(channel.told_of))
+    assert len(channel.sent) == len(asked) - given_up
+    assert world.aside() == []
+
+
+def test_two_replicas_lose_and_repeat_nothing_that_was_set_aside(world: World) -> None:
+    channel = Recorded(tries=50)
+    replicas = [world.notifier(channel, owner=f"rep_{n}") for n in (1, 2)]
+    for replica in replicas:
+        replica.begin()
+    asked = [world.ask() for _ in range(6)]
+    for identifier in asked:
+        world.yes(identifier)
+    failing = iter([*([NotSent("busy"), None] * 6), *([None] * 100)])
+    channel.fails = lambda: next(failing)
+
+    async def both() -> None:
+        async def work(notifier: Notifier) -> None:
+            while len(channel.sent) < 2 * len(asked):
+                if not await notifier.tell_next(channel):
+                    await asyncio.sleep(0.01)
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(work(r) for r in replicas))
+
+    asyncio.run(both())
+    told(replicas[0], channel)
+    for identifier in asked:
+        kinds = [t for t, i in zip(channel.types, channel.told_of, strict=True) if i == identifier]
+        assert kinds == ["approval.requested", "approval.decided"]
+    assert world.aside() == []
 
 
 def test_what_fails_for_good_is_not_tried_again(world: World) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hoop_core.approvals.approval import Approval
 from hoop_core.model import ApprovalStatus
+from hoop_core.notifications.fitting import fitted, size
 from hoop_core.notifications.happenings import Happening, happening
 from hoop_core.notifications.messages import Message, message
 from hoop_core.notifications.plain import plain
@@ -174,7 +175,47 @@ def test_plain_text_is_one_line_without_anything_active(text: str) -> None:
 
 
 def test_full_names_of_tables_stay_as_they_are() -> None:
-    assert plain("PROD.CRM.CUSTOMERS") == "PROD.CRM.CUSTOMERS"
+    assert plain("PROD.CRM.CUSTOMERS", table=True) == "PROD.CRM.CUSTOMERS"
+    assert "Writes: PROD.CRM.CUSTOMERS" in made({}, "requested").text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "WWW.EVIL.COM",
+        "LOGIN.EVIL.IO",
+        "evil\u3002com",
+        "evil\uff0ecom",
+        "evil\uff61com",
+        "a.evil.com",
+    ],
+)
+def test_no_name_that_a_client_gives_becomes_a_link(name: str) -> None:
+    assert not re.search(r"(?i)evil[.\u3002\uff0e\uff61]", plain(name))
+    run = {"orchestrator": "airflow", "fields": {"dag_id": name, "task_id": name}}
+    sent = made(
+        {"run": run, "actors": [name], "columns": [name], "kind": "masking_exception"}, "requested"
+    )
+    assert not re.search(r"(?i)evil[.\u3002\uff0e\uff61]", sent.title + sent.text)
+    assert "WWW.EVIL" not in plain("WWW.EVIL.COM", table=True)
+
+
+@given(st.lists(st.text(max_size=300), max_size=12), st.integers(min_value=0, max_value=2000))
+def test_what_is_cut_fits_and_is_named(facts: list[str], room: int) -> None:
+    lines = [f"Fact {n}: {' '.join(said.split())}" for n, said in enumerate(facts)]
+    found = fitted(lines, room)
+    assert sum(size(line) for line in found) <= room
+    if found != lines and found:
+        *shown, told = found
+        cut = [f"Fact {n}" for n, line in enumerate(lines) if shown[n] != line]
+        assert told == f"Cut, whole in Hoop: {', '.join(cut)}"
+
+
+def test_the_longest_facts_are_cut_first() -> None:
+    found = fitted(["Who: agent", "Run: " + "x" * 900, "Needs: 2 of owners"], 300)
+    assert found[0] == "Who: agent"
+    assert found[1].endswith("x…")
+    assert found[2:] == ["Needs: 2 of owners", "Cut, whole in Hoop: Run"]
 
 
 @pytest.mark.parametrize(

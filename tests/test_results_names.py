@@ -16,7 +16,6 @@ from hoop_core.audit.recording import Recorder
 from hoop_core.config import UploadSettings
 from hoop_core.delivery import Delivery
 from hoop_core.errors import ResultBlocked
-from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.loads.uploads import Uploads
 from hoop_core.masking.screen import screen_part
 from hoop_core.model import (
@@ -139,7 +138,7 @@ def test_a_recording_that_holds_no_rows_holds_no_foreign_names(
         open_upstream=nobody,
     )  # fmt: skip
     delivery = Delivery(
-        log=log, recorder=Recorder(str(tmp_path)), lineage=LineageEmitter("n", "a", None),
+        log=log, recorder=Recorder(str(tmp_path)),
         catalog=LiveCatalog(nobody, account="a"), public_url="u",
         uploads=Uploads(UploadSettings(), log, public_url="u"),
     )  # fmt: skip

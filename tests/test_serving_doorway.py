@@ -162,8 +162,10 @@ def test_an_address_has_so_many_sign_ins_in_a_minute_and_another_one_still_gets_
 
 
 @pytest.mark.parametrize(
-    "path", ["/console/login", "/hoop/sso/start", "/hoop/sso/oidc", "/hoop/sso/saml"]
-)
+    "path",
+    ["/console/login", "/hoop/sso/start", "/hoop/sso/oidc", "/hoop/sso/oidc/0123456789abcdef",
+     "/hoop/sso/saml"],
+)  # fmt: skip
 def test_pages_on_the_way_to_a_sign_in_count_as_sign_ins(path: str) -> None:
     with world(limits=LimitSettings(sign_ins_per_minute=2)) as made:
         assert [made.ask(request(path)).status for _ in range(3)] == [404, 404, 429]

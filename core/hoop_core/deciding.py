@@ -18,6 +18,7 @@ from hoop_core.plan import Plan
 from hoop_core.policy.model import Policy
 from hoop_core.racing import unless_abandoned
 from hoop_core.records import sha256
+from hoop_core.session.basis import Basis
 from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.session.serving import check_scope
 from hoop_core.session.temporary import with_temporary
@@ -43,6 +44,7 @@ class Decider:
 
         Raises StatementRefused, PolicyDenied, or AnalysisUnavailable.
         """
+        request.progress.basis = None
         _check_served(request)
         policy = policy.for_account(session.account)
         # A count for people tells what a change would do, and no exception holds for changes.
@@ -68,8 +70,10 @@ class Decider:
             return with_temporary(found, tables, session.temporary)
 
         judged = await self.analysts.judge(question, snapshot)
-        verdict = judged.verdict
-        verdict = replace(verdict, decision=exceptions.named_in(verdict.decision))
+        basis = request.progress.basis = Basis.of(
+            question, judged, exceptions, bound=settled.values
+        )
+        verdict = replace(judged.verdict, decision=basis.decision)
         told(decision=verdict.decision.outcome)
         if verdict.statement is not None:
             told(kind=verdict.statement.kind, fingerprint=verdict.statement.fingerprint)
@@ -109,6 +113,7 @@ class Decider:
             staged,
             policy.rows_recorded(session.identity),
             judged.made_there,
+            basis,
         )
 
     async def _exceptions(self, session: GuardedSession, policy: Policy) -> InForce:

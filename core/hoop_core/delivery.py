@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -26,14 +27,13 @@ from hoop_core.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from hoop_core.lineage.openlineage import LineageEmitter
 from hoop_core.loads.staged import loaded_json
 from hoop_core.loads.uploads import Uploads
 from hoop_core.masking.scrub import scrub
 from hoop_core.model import Json, Kind, Screen
 from hoop_core.plan import INVALID_IDENTIFIER, UPSTREAM_ENDED, Delivered, Plan, as_hoop_error
 from hoop_core.racing import finished_first
-from hoop_core.records import asked_json, error_json
+from hoop_core.records import asked_json, decision_json, error_json
 from hoop_core.results.answers import ChunkSet, TakenOver, read_whole, take_over
 from hoop_core.results.listings import holds_rows, narrowed
 from hoop_core.results.screeners import Screeners, ScreeningBusy
@@ -62,7 +62,6 @@ class Delivery:
 
     log: AuditLog
     recorder: Recorder
-    lineage: LineageEmitter
     catalog: Catalogs
     public_url: str
     uploads: Uploads = field(repr=False)
@@ -85,7 +84,9 @@ class Delivery:
             statement = plan.verdict.statement
             if statement and not request.describe_only:
                 temporary.about_to_run(session.temporary, statement)
+            timing = {"asked_at": request.progress.asked_at, "ran_at": utc_now()}
             answer = await self._execute(session, request, plan, upstream, intent)
+            timing["answered_at"] = utc_now()
             if not answer.get("success"):
                 raise_for_answer(await asyncio.to_thread(_scrubbed, answer, session, request, plan))
             ran = True
@@ -136,7 +137,9 @@ class Delivery:
                 plan,
                 intent,
                 entry,
-                record=partial(self._record, await files, session, request, taken),
+                record=partial(
+                    self._record, await files, session, request, plan, taken=taken, timing=timing
+                ),
                 light=self.recorder.local and _weight(answer) <= _LIGHT,
             )
         except Exception as e:
@@ -317,9 +320,18 @@ class Delivery:
         raise Cancelled("The client cancelled the statement.")
 
     def _record(
-        self, files: Exchange, session: GuardedSession, request: QueryRequest, taken: TakenOver
-    ) -> list[Json]:
-        """Store what the client is shown: the exchange, and the first part of the result."""
+        self,
+        files: Exchange,
+        session: GuardedSession,
+        request: QueryRequest,
+        plan: Plan,
+        *,
+        taken: TakenOver,
+        timing: Mapping[str, datetime],
+    ) -> Json:
+        """Store what the client is shown: the exchange, and the first part of the result. What the outcome says of
+        it.
+        """
         shown = {k: v for k, v in taken.answer["data"].items()
                  if k not in {"rowset", "rowsetBase64", "chunkHeaders"}}  # fmt: skip
         if not taken.keep and "rowtype" in shown:
@@ -328,8 +340,17 @@ class Delivery:
                 {**column, "name": label}
                 for column, label in zip(shown["rowtype"], taken.labels, strict=True)
             ]
-        exchange = {"request": asked_json(session, request), "answer": shown}
-        return [f.as_json() for f in files.write(exchange, taken.inline if taken.keep else b"")]
+        exchange = {
+            "request": asked_json(session, request),
+            "decision": decision_json(plan.verdict.decision),
+            "executed": plan.text,
+            **plan.rests_on,
+            "timing": {k: at.isoformat(timespec="microseconds") for k, at in timing.items()},
+            "answer": shown,
+        }
+        files_kept, cut = files.write(exchange, taken.inline if taken.keep else b"")
+        told: Json = {"recording": [f.as_json() for f in files_kept]}
+        return told if cut is None else told | {"digest": cut.as_json() | (taken.digest or {})}
 
     async def _discard(self, files: asyncio.Task[Exchange]) -> None:
         """Nothing is on record of a statement that showed nothing, save for its end in the log."""
@@ -345,7 +366,7 @@ class Delivery:
         intent: int,
         outcome: Json,
         *,
-        record: Callable[[], list[Json]] | None = None,
+        record: Callable[[], Json] | None = None,
         light: bool = True,
     ) -> None:
         """Raises StoreUnavailable: then the rows are withheld, for nothing shows what they were."""
@@ -355,23 +376,13 @@ class Delivery:
         )
 
         def told() -> Json:
-            return entry if record is None else entry | {"recording": record()}
+            return entry if record is None else entry | record()
 
         if light:
             entry, record = told(), None
             written = self.log.append_at_once(kind, entry, session_id=session.id)
         if not light or written is None:
             await asyncio.to_thread(lambda: self.log.append(kind, told(), session_id=session.id))
-        if not request.describe_only:
-            self.lineage.emit(
-                plan.verdict,
-                statement_id=request.statement_id,
-                identity=session.identity,
-                run=session.run,
-                account=session.account,
-                succeeded=outcome["status"] == "succeeded",
-                at=utc_now(),
-            )
 
 
 async def _run(work: Callable[[], T], weight: int) -> T:

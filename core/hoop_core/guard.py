@@ -9,7 +9,7 @@
      7 intent       what is about to run is durable in the log               audit/log.py
      8 Snowflake    exactly that text runs                                   delivery.py
      9 results      presigned addresses stay here; what is shown is recorded results/
-    10 outcome      how it ended is in the log, and a lineage event goes out delivery.py, lineage/
+    10 outcome      how it ended is in the log                              delivery.py
 
 Masking comes before approval because the humans sign the text that will run (I2, I5).
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import Connection
@@ -29,6 +29,7 @@ from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.exceptions import used_by
 from hoop_core.asking import Asking, Use, Wish
+from hoop_core.audit.described import Described
 from hoop_core.audit.log import AuditLog
 from hoop_core.deciding import Decider
 from hoop_core.delivery import Delivery
@@ -45,6 +46,7 @@ from hoop_core.model import (
     Identity,
     Json,
     Kind,
+    Lease,
     Outcome,
     RoleBinding,
 )
@@ -55,9 +57,14 @@ from hoop_core.records import (
     asked_json,
     decision_json,
     error_json,
+    grant_json,
+    judged_json,
+    lease_json,
+    lineage_json,
     sha256,
     statement_json,
 )
+from hoop_core.session.basis import Basis
 from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.snowflake.session import SnowflakeSession
 from hoop_core.sql.live_catalog import Catalogs
@@ -83,6 +90,10 @@ class Guard:
     """The key of the Snowflake account that a client means. Raises IdentityError."""
     under_way: int = 0
     """Statements."""
+    described: Described = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.described = Described(self.log)
 
     def role_for(self, identity: Identity, requested: str | None, account: str = "") -> RoleBinding:
         """Who a caller becomes in an account, under the policy in force now. Raises PolicyDenied."""
@@ -161,7 +172,14 @@ class Guard:
                     now=meaning_of(session.parameters, request.parameters),
                 )
             )
-            intent = await self._intent(session, request, plan, grant, lease.snowflake_user)
+            ran_as = {
+                "snowflake_user": lease.snowflake_user,
+                "snowflake_version": upstream.version,
+            }
+            plan = replace(plan, rests_on=await self._rests_on(grant, lease))
+            if not self.delivery.recorder.ready(session.id):
+                await asyncio.to_thread(self.delivery.recorder.prepare, session.id)
+            intent = await self._intent(session, request, plan, grant, ran_as)
         except Exception as e:
             error = as_hoop_error(e)
             await self._refused(session, request, error)
@@ -297,7 +315,7 @@ class Guard:
         request: QueryRequest,
         plan: Plan,
         granted: Granted,
-        user: str,
+        ran_as: Json,
     ) -> int:
         """Make durable what is about to run (I1); in the same transaction a grant is used up (I5), and the
         exceptions that the text rests on still hold.
@@ -307,6 +325,7 @@ class Guard:
         grant = granted.grant if isinstance(granted, Use) else granted
         entry = {
             **asked_json(session, request),
+            **await self._basis(session, request, plan.basis, plan.text),
             **statement_json(plan.verdict),
             "decision": decision_json(plan.verdict.decision),
             "executed": plan.text,
@@ -315,7 +334,8 @@ class Guard:
             **({"standing": use.as_json()} if use else {}),
             "exceptions": list(exceptions),
             "staged": plan.staged.as_json(),
-            "snowflake_user": user,
+            **ran_as,
+            "lineage": lineage_json(plan.verdict),
         }
 
         def write(connection: Connection) -> Json:
@@ -343,13 +363,45 @@ class Guard:
             self.desk.standing.forget()  # it was used once more
         return intent
 
+    async def _rests_on(self, granted: Granted, lease: Lease) -> Json:
+        """For the recording. Raises StoreUnavailable."""
+        grant = None
+        if granted is not None:
+            known = granted.grant if isinstance(granted, Use) else granted
+            grant = grant_json(await asyncio.to_thread(self.desk.get, known.id))
+        return {"grant": grant, "lease": lease_json(lease)}
+
+    async def _basis(
+        self,
+        session: GuardedSession,
+        request: QueryRequest,
+        basis: Basis | None,
+        executed: str | None = None,
+    ) -> Json:
+        """What an entry says of what was decided from; what it names is in the log before it.
+
+        Raises StoreUnavailable.
+        """
+        if basis is None:
+            return {}
+        missing = self.described.missing(session.account, basis.objects)
+        if missing:
+            await asyncio.to_thread(self.described.describe, session.account, missing)
+        return basis.as_json(request.sql, executed)
+
     # ------------------------------------------------------------------ refusals
 
     async def _refused(
         self, session: GuardedSession, request: QueryRequest, error: HoopError
     ) -> None:
-        entry = {**asked_json(session, request), **error_json(error)}
         try:
+            basis = request.progress.basis
+            entry = {
+                **asked_json(session, request),
+                **await self._basis(session, request, basis),
+                **({} if basis is None else judged_json(basis)),
+                **error_json(error),
+            }
             await asyncio.to_thread(
                 self.log.append, "statement.refused", entry, session_id=session.id
             )

@@ -12,6 +12,7 @@ from hoop_core.http import unexpected
 from hoop_core.loads.staged import Staged
 from hoop_core.model import Json, Screen, Verdict
 from hoop_core.results.answers import ChunkSet
+from hoop_core.session.basis import Basis
 
 _log = structlog.get_logger(__name__)
 INVALID_IDENTIFIER = 904  # a column went away: what is believed of the tables is out of date
@@ -35,6 +36,10 @@ class Plan:
 
     made_there: bool = False
     """Whether a table that it makes is there already, and would be replaced."""
+    basis: Basis | None = None
+    """What it was decided from."""
+    rests_on: Json = field(default_factory=dict)
+    """Of one that may run: the grant with its answers, and the lease of the user that it runs as, as evidence."""
 
     @property
     def text(self) -> str:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 
+from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.binding import digest
 from hoop_core.errors import HoopError, SnowflakeError
-from hoop_core.model import Decision, Identity, Json, RunContext, Verdict
+from hoop_core.model import Decision, Identity, Json, Lease, RunContext, Verdict, quote_part
+from hoop_core.session.basis import Basis
 from hoop_core.session.guarded import GuardedSession, QueryRequest, meaning_of
 from hoop_core.sql.limits import DEFAULT
 
 _BEGINNING = 2_000
 """Characters that are kept of a text that nobody reads."""
+_MOST_SOURCES = 2_000
+"""Columns and their sources that an intent names: what a wide table and `SELECT *` come to."""
 
 
 def sha256(text: str) -> str:
@@ -88,6 +92,39 @@ def bound_values(bindings: Json | None) -> list[Json] | None:
     return [{**bindings[n], "position": n} for n in names]
 
 
+def judged_json(basis: Basis) -> Json:
+    """What was decided on a statement that was refused all the same, or for it. The text that it would have become
+    stands in the question to its approvers, where there is one; here is its SHA-256.
+    """
+    rewritten = basis.rewritten
+    return {
+        "decision": decision_json(basis.decision),
+        "rewritten_sha256": None if rewritten is None else sha256(rewritten),
+    }
+
+
+def grant_json(grant: Approval) -> Json:
+    """What a statement was let run by, with the answers; the question itself is in the log."""
+    told = grant.as_json()
+    kept = ("id", "kind", "status", "requester", "approvers", "quorum", "answers", "emergency", "uses",
+            "created_at", "valid_until")  # fmt: skip
+    return {key: told.get(key) for key in kept}
+
+
+def lease_json(lease: Lease) -> Json:
+    """The minted user, without anything that opens a door."""
+    return {
+        "lease_id": lease.lease_id,
+        "snowflake_user": lease.snowflake_user,
+        "snowflake_role": lease.role.snowflake_role,
+        "vault_role": lease.role.vault_role,
+        "account": lease.account,
+        "public_key_fingerprint": lease.public_key_fingerprint,
+        "created_at": lease.created_at.isoformat(),
+        "expires_at": lease.expires_at.isoformat(),
+    }
+
+
 def decision_json(decision: Decision) -> Json:
     return {
         "decision": str(decision.outcome),
@@ -130,3 +167,21 @@ def statement_json(verdict: Verdict) -> Json:
         "writes": [str(t) for t in statement.writes] if statement else [],
         "fingerprint": statement.fingerprint if statement else None,
     }
+
+
+def lineage_json(verdict: Verdict) -> list[Json] | None:
+    """What each column that is returned or written is computed from; None where nothing is.
+
+    `sources` are columns as DATABASE.SCHEMA.TABLE.COLUMN. Where there are very many, the rest is `unknown`, which
+    means: assume every column that the statement reads.
+    """
+    room = _MOST_SOURCES
+    told: list[Json] = []
+    for column in verdict.lineage:
+        room -= len(column.sources) + 1
+        if room < 0:
+            told.append({"output": "*", "sources": None, "unknown": True})
+            break
+        sources = None if column.unknown else [f"{t}.{quote_part(c)}" for t, c in column.sources]
+        told.append({"output": column.output, "sources": sources, "unknown": column.unknown})
+    return told or None

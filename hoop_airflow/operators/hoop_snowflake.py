@@ -93,7 +93,7 @@ class HoopSnowflakeOperator(SQLExecuteQueryOperator):
         if self.wait_in_airflow:
             hook = self.get_db_hook()
             with hook.client() as client:
-                self._ask_ahead(context["ti"], hook, client)
+                self._ask_ahead(context["ti"], hook, client, context.get("dag_run"))
         return super().execute(context)  # type: ignore[no-untyped-call]
 
     def execute_complete(
@@ -105,10 +105,12 @@ class HoopSnowflakeOperator(SQLExecuteQueryOperator):
             resumed(self, context["ti"], hook, client, approvals)
         return super().execute(context)  # type: ignore[no-untyped-call]
 
-    def _ask_ahead(self, ti: Any, hook: HoopSnowflakeHook, client: HoopClient) -> None:
+    def _ask_ahead(
+        self, ti: Any, hook: HoopSnowflakeHook, client: HoopClient, dag_run: Any
+    ) -> None:
         waiting: list[Approval] = []
         for sql in statements(self.sql, self.parameters, self.split_statements):
-            request = self._ask(client, hook, sql, run_of(ti))
+            request = self._ask(client, hook, sql, run_of(ti, dag_run))
             if request is None:
                 continue
             self.hoop_page = page(hook, request)

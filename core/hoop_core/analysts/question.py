@@ -53,14 +53,18 @@ class Judged:
     """A verdict, and what it rests on in the catalog."""
 
     verdict: Verdict
-    wanted: tuple[TableName, ...]
-    """Every object that the analysis had to know, those inside views included."""
+    objects: Objects
+    """Every object that the analysis had to know, those inside views included, and what there was of it."""
     catalog_digest: str
     """SHA-256 (hex) of what there was of them."""
     found_digest: str
     """The same without the tables that the statement makes itself: those are there from its first run on."""
     made_there: bool = False
     """Whether a table that it makes is there already, and would be replaced."""
+
+    @property
+    def wanted(self) -> tuple[TableName, ...]:
+        return tuple(self.objects)
 
 
 def judged(verdict: Verdict, objects: Objects) -> Judged:
@@ -70,4 +74,4 @@ def judged(verdict: Verdict, objects: Objects) -> Judged:
     made = statement.writes if statement and statement.kind in _MAKES else ()
     found = tuple(t for t in wanted if t not in made)
     there = any(objects.get(t) is not None for t in made)
-    return Judged(verdict, wanted, catalog.digest(wanted), catalog.digest(found), there)
+    return Judged(verdict, objects, catalog.digest(wanted), catalog.digest(found), there)

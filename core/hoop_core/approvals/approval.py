@@ -116,6 +116,13 @@ def check_answer(
         raise ApprovalRefused("You have answered this request already.")
 
 
+def has_said(approval: Approval, who: Identity, verdict: AnswerVerdict) -> bool:
+    """Whether this is that person's answer to it already."""
+    return any(
+        key_of(a["approver"]) == who.key and a["verdict"] == verdict for a in approval.answers
+    )
+
+
 def check_break_glass(approval: Approval, who: Identity, reason: str) -> None:
     """Raises ApprovalRefused unless this person alone may let it run now."""
     groups = tuple((approval.break_glass or {}).get("groups", ()))

@@ -32,6 +32,7 @@ from hoop_core.approvals.approval import (
     check_review,
     check_revocation,
     check_withdrawal,
+    has_said,
 )
 from hoop_core.approvals.binding import Binding, Bound
 from hoop_core.approvals.book import Wanted
@@ -113,18 +114,24 @@ class ApprovalDesk:
     ) -> Approval:
         """Record one person's answer. Raises ApprovalRefused, which is in the log too.
 
-        `by_way_of` says where it was given when that was not Hoop itself.
+        `by_way_of` says where it was given when that was not Hoop itself. From there one answer may be brought by
+        several replicas: what has been counted stands, and nothing is put down again.
         """
 
         def write(connection: Connection) -> Json:
             now = utc_now()
             approval = book.load(connection, identifier, now, to_change=True)
+            if by_way_of is not None and has_said(approval, approver, verdict):
+                raise moves.AskedMeanwhile
             check_answer(approval, approver, verdict, reason)
             entry = moves.answered(connection, approval, approver, verdict, reason, now=now)
             return entry if by_way_of is None else entry | {"by_way_of": by_way_of}
 
         refused = {"approver": moves.person(approver), "verdict": verdict, "by_way_of": by_way_of}
-        return self._move(identifier, "answered", write, refused="answer_refused", told=refused)
+        try:
+            return self._move(identifier, "answered", write, refused="answer_refused", told=refused)
+        except moves.AskedMeanwhile:
+            return self.get(identifier)
 
     def break_glass(self, identifier: str, who: Identity, reason: str) -> Approval:
         """Let a pending request run in an emergency, on the word of one person. Somebody else has to review it.

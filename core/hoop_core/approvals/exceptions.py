@@ -119,21 +119,67 @@ def question(bound: ExceptionBinding, requester: Json, reason: str, offered: Off
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """The grant that shows a column: who approved it, and until when it holds (ISO 8601, seconds)."""
+
+    id: str
+    approved_by: tuple[str, ...]
+    until: str
+
+    @classmethod
+    def by(cls, grant: Approval) -> Shown:
+        until = grant.valid_until
+        return cls(
+            grant.id,
+            tuple(
+                str(a["approver"]["name"])
+                for a in grant.answers
+                if a["verdict"] == AnswerVerdict.APPROVE
+            ),
+            "" if until is None else until.isoformat(timespec="seconds"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class InForce:
     """The exceptions that hold for one caller at one moment, by column."""
 
-    grants: Mapping[tuple[TableName, str], Approval] = field(default_factory=dict)
+    grants: Mapping[tuple[TableName, str], Shown] = field(default_factory=dict)
 
     @classmethod
     def of(cls, standing: Sequence[Approval]) -> InForce:
         """Where several grants show a column, the one that lasts longest is named."""
-        found: dict[tuple[TableName, str], Approval] = {}
+        found: dict[tuple[TableName, str], Shown] = {}
         for grant in sorted(standing, key=lambda a: (a.valid_until or a.created_at, a.id)):
             for text in grant.body["columns"]:
                 name = parse_column(text)
                 if name is not None:
-                    found[name.table, name.column] = grant
+                    found[name.table, name.column] = Shown.by(grant)
         return cls(found)
+
+    @classmethod
+    def from_json(cls, told: Sequence[Json]) -> InForce:
+        """As `as_json` told it. Raises ValueError, KeyError or TypeError for anything else."""
+        found: dict[tuple[TableName, str], Shown] = {}
+        for one in told:
+            name = parse_column(one["column"])
+            if name is None:
+                raise ValueError("no column")
+            by = tuple(map(str, one["approved_by"]))
+            found[name.table, name.column] = Shown(str(one["approval"]), by, str(one["until"]))
+        return cls(found)
+
+    def as_json(self) -> list[Json]:
+        """For the log: what the judge was told, and what its reasons name."""
+        return [
+            {
+                "column": str(ColumnName(*column)),
+                "approval": grant.id,
+                "approved_by": list(grant.approved_by),
+                "until": grant.until,
+            }
+            for column, grant in sorted(self.grants.items(), key=lambda item: item[0])
+        ]
 
     @property
     def columns(self) -> frozenset[tuple[TableName, str]]:
@@ -167,7 +213,7 @@ class InForce:
             Reason(
                 "MASKING_EXCEPTION",
                 f"shown: {_columns(exposed, grant.id)} by masking exception {grant.id}, approved by "
-                f"{', '.join(_approved_by(grant))} until {_until(grant)}",
+                f"{', '.join(grant.approved_by)} until {grant.until}",
             )
             for grant in used.values()
         ]
@@ -183,11 +229,3 @@ def used_by(decision: Decision) -> tuple[str, ...]:
 
 def _columns(exposed: Sequence[MaskedColumn], grant: str) -> str:
     return ", ".join(str(ColumnName(m.table, m.column)) for m in exposed if m.exception == grant)
-
-
-def _approved_by(grant: Approval) -> list[str]:
-    return [a["approver"]["name"] for a in grant.answers if a["verdict"] == AnswerVerdict.APPROVE]
-
-
-def _until(grant: Approval) -> str:
-    return "" if grant.valid_until is None else grant.valid_until.isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ signs heads lives in the memory of one process; the log's own key, which may be 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,15 +29,24 @@ _BEHIND = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """As it is stored: `note` is signed by the writer, for whose key `writer` vouches; `at` is when the last
-    entry was written.
-    """
+    """As it is stored: `note` is signed by the writer, for whose key `writer` vouches."""
 
     size: int
     subtrees: bytes
     at: str
+    """When the last entry was written."""
+    checkpoints: str
+    """A digest over all checkpoints: that none is taken away. See `chained`."""
     note: str
     writer: str
+
+
+NOTHING = Head(0, b"", "", "", "", "")
+
+
+def chained(checkpoints: str, note: str) -> str:
+    """The digest (hex) over the checkpoints so far and one more."""
+    return hashlib.sha256(f"{checkpoints}\n{note}".encode()).hexdigest()
 
 
 class FarBehind(Exception):
@@ -54,8 +64,15 @@ class KnownTree:
         self._last: tuple[Frontier, str] | None = None
         """With its head's note."""
 
-    def of(self, source: Source, head: Head | None, *, most: int = _BEHIND) -> tuple[Frontier, str]:
-        """A copy of the tree that a stored head tells of, and when its last entry was written.
+    def vouch(self) -> None:
+        """Have the log's key vouch for ours. It may be in Vault, so not while others wait. Raises StoreUnavailable."""
+        if self._voucher is None:
+            self._voucher = self._log.sign_note(_vouching(self._key.verifier_key))
+
+    def of(
+        self, source: Source, head: Head | None, *, most: int = _BEHIND
+    ) -> tuple[Frontier, Head]:
+        """A copy of the tree that a stored head tells of, and that head; before the first one, nothing.
 
         Raises StoreUnavailable for a head that is not genuine, or no later one of the tree that is known; and
         FarBehind when it would have to read more than `most` entries to see that.
@@ -63,9 +80,9 @@ class KnownTree:
         if head is None:
             if self._last is not None or not never_used(source):
                 raise StoreUnavailable("The log's signed head is gone.", NO_HEAD)
-            return Frontier(), ""
+            return Frontier(), NOTHING
         if self._last is not None and self._last[1] == head.note:
-            return self._last[0].copy(), head.at
+            return self._last[0].copy(), head
         try:
             tree = open_head(head, self._log.verifier_key, self._writers)
         except EvidenceError as e:
@@ -80,15 +97,15 @@ class KnownTree:
                     f"The log no longer holds its first {self._last[0].size} entries as they were.",
                     "Was the store set back to an earlier state? Run `hoop audit verify` on it.",
                 )
-        return tree, head.at
+        return tree, head
 
-    def grown(self, tree: Frontier, rows: Iterable[Json], at: str) -> Head:
+    def grown(self, tree: Frontier, rows: Iterable[Json], at: str, checkpoints: str) -> Head:
         """Add the rows' leaves to the tree, and sign it."""
         tree.extend(row["leaf"] for row in rows)
-        if self._voucher is None:
-            self._voucher = self._log.sign_note(_vouching(self._key.verifier_key))
-        note = self._key.sign_note(_text(self._log.name, tree.size, tree.root(), at))
-        return Head(tree.size, tree.packed(), at, note, self._voucher)
+        self.vouch()
+        text = _text(self._log.name, tree.size, tree.root(), at, checkpoints)
+        note = self._key.sign_note(text)
+        return Head(tree.size, tree.packed(), at, checkpoints, note, self._voucher or "")
 
     def became(self, tree: Frontier, head: Head) -> None:
         """What was written is durable, or what was read was there."""
@@ -110,7 +127,8 @@ def open_head(head: Head, verifier_key: str, known: dict[str, str] | None = None
     except ValueError as e:
         raise EvidenceError(f"It is malformed: {e}.") from None
     origin = verifier_key.split("+", 2)[0]
-    if open_note(head.note, writer) != _text(origin, head.size, frontier.root(), head.at):
+    told = _text(origin, head.size, frontier.root(), head.at, head.checkpoints)
+    if open_note(head.note, writer) != told:
         raise EvidenceError("Its signature is of another head.")
     return frontier
 
@@ -119,5 +137,6 @@ def _vouching(writer_key: str) -> str:
     return f"{_WRITER}\n{writer_key}\n"
 
 
-def _text(origin: str, size: int, root: bytes, at: str) -> str:
-    return f"{_HEAD}\n{origin}\n{size}\n{base64.b64encode(root).decode()}\n{at}\n"
+def _text(origin: str, size: int, root: bytes, at: str, checkpoints: str) -> str:
+    encoded = base64.b64encode(root).decode()
+    return f"{_HEAD}\n{origin}\n{size}\n{encoded}\nlast {at}\ncheckpoints {checkpoints}\n"

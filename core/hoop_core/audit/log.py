@@ -21,12 +21,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from hoop_core.audit.canonical import canonical
 from hoop_core.audit.checkpoint import Checkpoint, Signer, open_note
-from hoop_core.audit.head import NO_HEAD, VERIFY, FarBehind, Head, KnownTree
+from hoop_core.audit.head import NO_HEAD, VERIFY, FarBehind, Head, KnownTree, chained
 from hoop_core.audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from hoop_core.audit.stored import Entry, never_used, stored_checkpoints, stored_entries
 from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
@@ -49,9 +50,12 @@ _PLAIN_INSERT = (
     "INSERT INTO log_entries (seq, kind, session_id, entry, leaf, at) "
     "VALUES (:seq, :kind, :session_id, :entry, :leaf, :at)"
 )
-_HEAD = select(*(log_head.c[name] for name in ("size", "subtrees", "at", "note", "writer")))
-_PLAIN_HEAD = "SELECT size, subtrees, at, note, writer FROM log_head"
-_PLAIN_SET_HEAD = "INSERT OR REPLACE INTO log_head (id, size, subtrees, at, note, writer) VALUES (1, ?, ?, ?, ?, ?)"
+_HEAD = select(*(log_head.c[name] for name in Head.__slots__))
+_PLAIN_HEAD = "SELECT size, subtrees, at, checkpoints, note, writer FROM log_head"
+_PLAIN_SET_HEAD = (
+    "INSERT OR REPLACE INTO log_head (id, size, subtrees, at, checkpoints, note, writer) "
+    "VALUES (1, ?, ?, ?, ?, ?, ?)"
+)
 _COUNT = select(func.count()).select_from(log_entries)
 _LAST_NOTE = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size.desc()).limit(1)
 _LAST_SIGNED = select(func.max(log_checkpoints.c.signed_at))
@@ -210,11 +214,11 @@ class AuditLog:
                 with self._store.write() as connection:
                     self._store.lock(connection, Lock.LOG)
                     now = self._store.now(connection) if self._store.shared else utc_now()
-                    tree, last_at = self._tree.of(connection, _head(connection))
-                    at = _time_of(now, last_at)
+                    tree, last = self._tree.of(connection, _head(connection))
+                    at = _time_of(now, last.at)
                     rows = self._rows(connection, batch, tree.size, at)
                     connection.execute(_INSERT, rows)
-                    head = _set_head(connection, self._tree.grown(tree, rows, at))
+                    head = _set_head(connection, self._tree.grown(tree, rows, at, last.checkpoints))
                 self._tree.became(tree, head)
                 return
             except FarBehind:
@@ -233,11 +237,11 @@ class AuditLog:
 
     def _insert(self, cursor: sqlite3.Cursor, batch: list[_Pending]) -> tuple[Frontier, Head]:
         row = cursor.execute(_PLAIN_HEAD).fetchone()
-        tree, last_at = self._tree.of(cursor, Head(*row) if row else None)
-        at = _time_of(utc_now(), last_at)
+        tree, last = self._tree.of(cursor, Head(*row) if row else None)
+        at = _time_of(utc_now(), last.at)
         rows = self._rows(None, batch, tree.size, at)
         cursor.executemany(_PLAIN_INSERT, rows)
-        head = self._tree.grown(tree, rows, at)
+        head = self._tree.grown(tree, rows, at, last.checkpoints)
         cursor.execute(_PLAIN_SET_HEAD, dataclasses.astuple(head))
         return tree, head
 
@@ -270,12 +274,15 @@ class AuditLog:
         The first one to come signs the empty log. Raises ConfigError for a log of another key or origin, and
         StoreUnavailable.
         """
+        self._tree.vouch()
+        empty = self.key.sign(0, EMPTY_ROOT)
         with self._store.write() as connection:
             self._store.lock(connection, Lock.LOG)
             head = _head(connection)
             if head is None and never_used(connection):
-                self._keep(connection, self.key.sign(0, EMPTY_ROOT))
-                head = _set_head(connection, self._tree.grown(Frontier(), [], _time_of(utc_now())))
+                grown = self._tree.grown(Frontier(), [], _time_of(utc_now()), "")
+                head = _set_head(connection, grown)
+                self._keep(connection, empty)
             signed = connection.scalar(_LAST_NOTE)
         if head is None:
             raise StoreUnavailable("The log's signed head is not there.", NO_HEAD)
@@ -297,7 +304,11 @@ class AuditLog:
             self._store.lock(connection, Lock.LOG)
             if _head(connection) is not None or connection.scalar(_COUNT) != tree.size:
                 raise StoreUnavailable("The log has a signed head, or changes at this moment.")
-            head = _set_head(connection, self._tree.grown(tree, [], at))
+            notes = connection.scalars(
+                select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
+            )
+            checkpoints = reduce(chained, notes, "")
+            head = _set_head(connection, self._tree.grown(tree, [], at, checkpoints))
         self._tree.became(tree, head)
 
     def checkpoint(self) -> Checkpoint:
@@ -305,10 +316,12 @@ class AuditLog:
 
         Raises StoreUnavailable, also when another tree of this size was signed.
         """
+        with self._store.read() as connection:
+            tree, _ = self._tree.of(connection, _head(connection), most=sys.maxsize)
+        signed = self.key.sign(tree.size, tree.root())  # perhaps in Vault: nobody waits for that
         with self._store.write() as connection:
             self._store.lock(connection, Lock.LOG)
-            tree, _ = self._tree.of(connection, _head(connection), most=sys.maxsize)
-            return self._keep(connection, self.key.sign(tree.size, tree.root()))
+            return self._keep(connection, signed)
 
     def checkpoint_unless_within(self, seconds: float) -> None:
         """Sign, unless some replica has done so less than so many seconds ago. Raises StoreUnavailable."""
@@ -325,6 +338,9 @@ class AuditLog:
         if known is None:
             row = {"size": signed.size, "note": signed.note, "signed_at": utc_now()}
             connection.execute(insert(log_checkpoints).values(**row))
+            tree, last = self._tree.of(connection, _head(connection), most=sys.maxsize)
+            checkpoints = chained(last.checkpoints, signed.note)
+            _set_head(connection, self._tree.grown(tree, [], last.at, checkpoints))
         elif known != signed.note:
             # One key signs one tree in one way only (ed25519), so it was another tree or another key.
             raise StoreUnavailable(

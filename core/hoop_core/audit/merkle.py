@@ -36,6 +36,11 @@ class Frontier:
     def packed(self) -> bytes:
         return b"".join(self._subtrees)
 
+    def subtrees(self) -> list[tuple[int, bytes]]:
+        """Level and root of each."""
+        levels = [n for n in range(self.size.bit_length()) if self.size >> n & 1]
+        return list(zip(reversed(levels), self._subtrees, strict=True))
+
     def copy(self) -> Frontier:
         return Frontier(self.size, self._subtrees.copy())
 
@@ -102,6 +107,22 @@ def inclusion_proof(index: int, size: int, root_of_range: RootOfRange) -> list[b
             path.append(root_of_range(begin, middle))
             begin = middle
     return path[::-1]
+
+
+def root_by_inclusion(leaf: bytes, index: int, size: int, path: Iterable[bytes]) -> bytes:
+    """The root that an inclusion proof leads to. Raises ValueError for one of another length."""
+    if not 0 <= index < size:
+        raise ValueError("the tree has no such leaf")
+    begin, end = 0, size
+    rights: list[bool] = []
+    while end - begin > 1:
+        middle = begin + _split(end - begin)
+        rights.append(index < middle)
+        begin, end = (begin, middle) if index < middle else (middle, end)
+    root = leaf
+    for right, other in zip(reversed(rights), path, strict=True):
+        root = node_hash(root, other) if right else node_hash(other, root)
+    return root
 
 
 def consistency_proof(older: int, size: int, root_of_range: RootOfRange) -> list[bytes]:

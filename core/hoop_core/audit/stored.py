@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from hoop_core.store import Store
 from hoop_core.store.tables import log_checkpoints, log_entries
@@ -58,9 +58,11 @@ def fetched(source: Source, query: str, **values: Any) -> Sequence[Any]:
     return source.execute(query, values).fetchall()
 
 
-def stored_entries(store: Store, *, session_id: str | None = None) -> Iterator[Entry]:
-    """The stored entries in order, read in pages so that memory stays flat."""
-    start, page = 0, _PAGE if session_id is None else _PAGE_SHOWN
+def stored_entries(
+    store: Store, *, session_id: str | None = None, first: int = 0
+) -> Iterator[Entry]:
+    """The stored entries from `first` on in order, read in pages so that memory stays flat."""
+    start, page = first, _PAGE if session_id is None else _PAGE_SHOWN
     while True:
         query = select(log_entries).where(log_entries.c.seq >= start)
         if session_id is not None:
@@ -82,5 +84,32 @@ def store_has_entries(store: Store) -> bool:
 def stored_checkpoints(store: Store) -> list[str]:
     """Every signed tree head, smallest tree first."""
     with store.read() as connection:
-        query = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
-        return list(connection.scalars(query))
+        return stored_checkpoints_in(connection)
+
+
+def stored_checkpoints_in(connection: Connection) -> list[str]:
+    query = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
+    return list(connection.scalars(query))
+
+
+def bounds(store: Store, begin: str | None, end: str | None) -> tuple[int, int]:
+    """The numbers [first, last + 1) of the entries of a time: from `begin` on and before `end` (RFC 3339 UTC as in
+    the entries; None: from the first, up to the last). Times go up with the numbers.
+    """
+    with store.read() as connection:
+        last = connection.scalar(select(func.max(log_entries.c.seq)))
+        size = 0 if last is None else last + 1
+        return (
+            0 if begin is None else _first_at(connection, size, begin),
+            size if end is None else _first_at(connection, size, end),
+        )
+
+
+def _first_at(connection: Connection, size: int, time: str) -> int:
+    """The first entry that is not before `time`; `size` if there is none."""
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        at = connection.scalar(select(log_entries.c.at).where(log_entries.c.seq == middle))
+        low, high = (middle + 1, high) if str(at) < time else (low, middle)
+    return low

@@ -8,27 +8,25 @@ GitHub's autolinks are found in what is plain text by then, so code spans hold w
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from hoop_core.characters import code_of, letters_named, written_out
 
 _TICKS = re.compile(r"`+")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _AUTOLINK = re.compile(r"(?i)(://|www\.)")
 FOLD = "↩"
 _WIDTH = 80
-_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str) -> str:
     """`text` with everything that is not seen, or that changes the order of what is seen, as ⟦U+202E⟧."""
-    return "".join(c if _is_seen(c) else f"⟦U+{ord(c):04X}⟧" for c in text)
+    return written_out(text).replace(FOLD, f"⟦{code_of(FOLD)}⟧")
 
 
-def _is_seen(c: str) -> bool:
-    if c in " \n\t":
-        return True
-    kind = unicodedata.category(c)
-    # Braille blank and Hangul fillers are letters or symbols that look like nothing.
-    return kind not in _UNSEEN and kind != "Zs" and c not in "\u2800\u115f\u1160\u3164\uffa0" + FOLD
+def letters(text: str) -> str:
+    """A sentence for above `text` where it has letters outside ASCII: one may pass for another. Else empty."""
+    named = letters_named(text)
+    return f"Not ASCII in it: {prose(named)}" if named else ""
 
 
 def fence(text: str, language: str = "") -> str:
@@ -64,8 +62,10 @@ def codes(texts: object) -> str:
 
 
 def prose(text: str, *, most: int = 2000) -> str:
-    """A sentence: no markup, no links."""
-    text = visible(" ".join(text.split()))[:most]
+    """A sentence: no markup, no links; longer text is cut where it shows."""
+    text = visible(" ".join(text.split()))
+    if len(text) > most:
+        text = text[: most - 1] + "…"
     return _PUNCTUATION.sub(r"\\\1", _AUTOLINK.sub(lambda m: f"{m[0][:-1]} {m[0][-1]}", text))
 
 

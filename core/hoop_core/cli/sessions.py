@@ -9,10 +9,12 @@ from rich.table import Table
 
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.remote import TokenEnv, Url, client
+from hoop_core.cli.replay import replay
 
 app = typer.Typer(
     help="Sessions and what happened in them.", no_args_is_help=True, add_completion=False
 )
+app.command("replay")(replay)
 
 
 @app.command("list")

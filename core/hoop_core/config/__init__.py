@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hoop_core.config.airflow import AirflowPerson, AirflowSettings
+from hoop_core.config.completeness import AllowedUser, LakeSettings, ReconcileSettings
 from hoop_core.config.identity import IssuerSettings, SamlSettings, SignInSettings
 from hoop_core.config.notifications import NotificationSettings, ReminderSettings
 from hoop_core.config.pages import PageSettings
-from hoop_core.config.records import AuditSettings, LineageSettings, StoreSettings
+from hoop_core.config.records import AuditSettings, LineageSettings, StoreSettings, WitnessSettings
 from hoop_core.config.serving import (
     AnalysisSettings,
     GatewaySettings,
@@ -29,6 +30,7 @@ __all__ = [
     "AccountSettings",
     "AirflowPerson",
     "AirflowSettings",
+    "AllowedUser",
     "AnalysisSettings",
     "AuditSettings",
     "CatalogSettings",
@@ -36,11 +38,13 @@ __all__ = [
     "DirectSettings",
     "GatewaySettings",
     "IssuerSettings",
+    "LakeSettings",
     "LimitSettings",
     "LineageSettings",
     "NotificationSettings",
     "PageSettings",
     "PolicySettings",
+    "ReconcileSettings",
     "ReminderSettings",
     "SamlSettings",
     "Settings",
@@ -50,5 +54,6 @@ __all__ = [
     "TelemetrySettings",
     "UploadSettings",
     "VaultSettings",
+    "WitnessSettings",
     "load_settings",
 ]

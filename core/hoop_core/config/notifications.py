@@ -10,7 +10,14 @@ from pydantic import Field, model_validator
 from hoop_core.config.section import Section
 
 Event = Literal[
-    "requested", "expiring", "decided", "broken_glass", "review_open", "reviewed", "standing_ended"
+    "requested",
+    "expiring",
+    "decided",
+    "broken_glass",
+    "review_open",
+    "reviewed",
+    "standing_ended",
+    "alert",
 ]
 _ALL: tuple[Event, ...] = (
     "requested",
@@ -20,6 +27,7 @@ _ALL: tuple[Event, ...] = (
     "review_open",
     "reviewed",
     "standing_ended",
+    "alert",
 )
 
 
@@ -41,7 +49,7 @@ class NotificationSettings(Section):
     """The environment variable with them, separated by spaces."""
     events: tuple[Event, ...] = _ALL
     approvers: tuple[str, ...] = ()
-    """Only requests that one of these groups may answer; empty: all."""
+    """Only requests that one of these groups may answer, and no alerts; empty: all."""
     accounts: tuple[str, ...] = ()
     """Only requests for these Snowflake accounts, by their names in [snowflake] and [[accounts]]; empty: all."""
     show_sql: bool = False

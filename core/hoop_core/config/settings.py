@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from hoop_core.config.airflow import AirflowSettings
+from hoop_core.config.completeness import LakeSettings, ReconcileSettings
 from hoop_core.config.identity import IssuerSettings, SamlSettings, SignInSettings
 from hoop_core.config.notifications import NotificationSettings, ReminderSettings
 from hoop_core.config.pages import PageSettings
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
     notifications: tuple[NotificationSettings, ...] = Field(default=())
     reminders: ReminderSettings = ReminderSettings()
     airflow: tuple[AirflowSettings, ...] = Field(default=())
+    reconcile: ReconcileSettings = ReconcileSettings()
+    lake: LakeSettings = LakeSettings()
 
     @classmethod
     def settings_customise_sources(

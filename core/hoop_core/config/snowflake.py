@@ -81,6 +81,8 @@ class VaultSettings(Section):
     auth_mount: str = "jwt"
     auth_role: str = "hoop-gateway"
     database_mount: str = "database"
+    transit_mount: str = "transit"
+    """Where the keys are that `store.recordings_key` and others name."""
     observer_role: str = "hoop-observer"
     observer_snowflake_role: str = "HOOP_OBSERVER"
     timeout_seconds: float = 15.0

@@ -89,6 +89,10 @@ class Accounts:
         """The catalogs of all of them."""
         return _Catalogs(self)
 
+    def stored_names(self, account: Account) -> tuple[str, ...]:
+        """What entries and leases call an account: those from when there was one only name none."""
+        return (account.key, "") if account is self.default else (account.key,)
+
     def names(self) -> dict[str, str]:
         """Key to the name as it is configured."""
         return {a.key: a.name for a in self}

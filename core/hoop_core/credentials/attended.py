@@ -1,21 +1,23 @@
-"""The sweep that a person asks for, in a process of its own, beside gateways that run or in place of them."""
+"""What a person asks for, in a process of its own, beside gateways that run or in place of them: a sweep, and
+whatever else works with users.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
-from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog
 from hoop_core.config import Settings
-from hoop_core.credentials.accounts import build_accounts
+from hoop_core.credentials.accounts import Accounts, build_accounts
 from hoop_core.credentials.ledger import Standing, standing_everywhere
+from hoop_core.credentials.log_key import opened_log
 from hoop_core.credentials.sweeper import Swept
-from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.errors import StoreUnavailable
 from hoop_core.model import Json, LeaseState
 from hoop_core.replicas import Replicas
 from hoop_core.store import Store
@@ -59,15 +61,25 @@ def sweep_now(settings: Settings) -> dict[str, Swept]:
 
 
 async def _sweep(settings: Settings) -> dict[str, Swept]:
-    if not settings.audit.key_file.exists():
-        raise ConfigError(
-            f"The log's key {settings.audit.key_file} is not there.",
-            "Sweep where the gateway runs, with its configuration.",
-        )
-    with _opened(settings) as store:
-        log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
-        log.claim()
-        name = f"sweep:{socket.gethostname()}:{os.getpid()}"[:255]
+    async with attending(settings, "sweep") as here:
+        return {a.name: await a.sweeper.sweep(force=True) for a in here.accounts}
+
+
+@dataclass(frozen=True, slots=True)
+class Attending:
+    """What a process beside the gateways works with. `owner` is its id among them."""
+
+    store: Store
+    log: AuditLog
+    accounts: Accounts
+    owner: str
+
+
+@asynccontextmanager
+async def attending(settings: Settings, what: str) -> AsyncIterator[Attending]:
+    """Raises ConfigError, StoreUnavailable."""
+    with opened_log(settings) as (store, log):
+        name = f"{what}:{socket.gethostname()}:{os.getpid()}"[:255]
         # A heartbeat, so that running gateways see that somebody is at work.
         me = Replicas(store, name=name, beat_seconds=settings.gateway.replica_beat_seconds)
         me.join()
@@ -75,7 +87,7 @@ async def _sweep(settings: Settings) -> dict[str, Swept]:
         try:
             accounts = build_accounts(settings, store, log, owner=me.id, alive=me.alive)
             try:
-                swept = {a.name: await a.sweeper.sweep(force=True) for a in accounts}
+                yield Attending(store, log, accounts, me.id)
             finally:
                 await accounts.close()
         finally:
@@ -83,7 +95,6 @@ async def _sweep(settings: Settings) -> dict[str, Swept]:
             await asyncio.wait({heart})
             with suppress(StoreUnavailable):
                 await asyncio.to_thread(me.leave)
-    return swept
 
 
 @contextmanager

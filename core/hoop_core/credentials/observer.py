@@ -110,6 +110,10 @@ class Observer:
         names = [str(r["name"]) for r in rows]
         return [n for n in names if n.upper().startswith(prefix.upper())]
 
+    async def history(self, sql: str) -> list[dict[str, str]]:
+        """Rows of ACCOUNT_USAGE. Raises what `users` raises."""
+        return await self._now(sql)
+
     async def end_user(self, procedure: str, user: str) -> None:
         """Have Snowflake end a user of ours, with the rights of the role that made it.
 

@@ -10,47 +10,35 @@ user is asked for with a token of its own, whose name is in the store before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import hvac
 import requests
 from hvac.exceptions import (
     Forbidden,
     InternalServerError,
-    InvalidPath,
     InvalidRequest,
     VaultError,
 )
 
 from hoop_core.config import VaultSettings
 from hoop_core.credentials.minting import (
-    VAULT_FAULT,
     Draft,
     Threads,
     draft_id,
     has_lease,
     new_number,
 )
+from hoop_core.credentials.vault_login import NOTHING_RAN, VaultLogin, plain_session
 from hoop_core.errors import VaultUnavailable
 from hoop_core.model import Lease, RoleBinding
 from hoop_core.snowflake.keypair import public_key_fingerprint
 
-T = TypeVar("T")
-
-_NOTHING_RAN = "Nothing was run. Ask the platform team to look at Vault, then try again."
 _TEMPLATE = "V_TOKEN_HOOP_"
 """How the engine's default `username_template` begins for a token that is called `hoop-...`."""
-
-
-def _plain_session() -> requests.Session:
-    """No proxy and no .netrc of whoever started the process: credentials pass through here."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
 
 
 @dataclass(slots=True)
@@ -62,35 +50,15 @@ class VaultMinter:
 
     settings: VaultSettings
     installation: str = "000000"
-    _session: requests.Session = field(default_factory=_plain_session, repr=False)
+    _session: requests.Session = field(default_factory=plain_session, repr=False)
+    _vault: VaultLogin = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._vault = VaultLogin(self.settings, self._session)
 
     @property
     def prefix(self) -> str:
         return f"{_TEMPLATE}{self.installation.upper()}_"
-
-    def _client(self, token: str = "") -> hvac.Client:
-        return hvac.Client(
-            url=self.settings.address,
-            token=token,  # else hvac would pick one up from the environment or the home folder
-            timeout=self.settings.timeout_seconds,
-            session=self._session,
-            allow_redirects=False,
-        )
-
-    def _login(self) -> tuple[hvac.Client, str]:
-        """A fresh client with a short token, and the token's accessor. Each lease hangs on one of its own."""
-        client = self._client()
-        try:
-            token = self.settings.jwt_file.read_text().strip()
-        except OSError as e:
-            raise VaultUnavailable(
-                f"Hoop's workload token {self.settings.jwt_file} cannot be read: {e.strerror}.",
-                _NOTHING_RAN,
-            ) from None
-        answer = client.auth.jwt.jwt_login(
-            role=self.settings.auth_role, jwt=token, path=self.settings.auth_mount
-        )
-        return client, str(answer["auth"]["accessor"])
 
     def draft(self, role: RoleBinding, session_id: str, account: str = "") -> Draft:
         """Sign in, and get a token that bears the coming user's name. Raises VaultUnavailable."""
@@ -98,7 +66,7 @@ class VaultMinter:
         asked = datetime.now(UTC)
 
         def call() -> tuple[str, str]:
-            client, accessor = self._login()
+            client, accessor = self._vault.login()
             name = f"hoop-{self.installation.lower()}-{number.lower()}"
             body = {"display_name": name, "no_default_policy": True}
             try:
@@ -109,7 +77,7 @@ class VaultMinter:
                     client.auth.token.revoke_self()
                 raise
 
-        accessor, token = self._guarded(call, "get a token for a Snowflake user")
+        accessor, token = self._vault.guarded(call, "get a token for a Snowflake user")
         lease = Lease(
             lease_id=draft_id(number),
             snowflake_user=self.prefix + number,
@@ -126,7 +94,7 @@ class VaultMinter:
     def mint(self, draft: Draft) -> Lease:
         """Make the Snowflake user. Raises VaultUnavailable; a user that was made hangs on the draft's token."""
         what = f"mint a Snowflake user for the role {draft.lease.role.vault_role!r}"
-        return self._guarded(lambda: self._lease(draft.lease, self._generate(draft)), what)
+        return self._vault.guarded(lambda: self._lease(draft.lease, self._generate(draft)), what)
 
     @staticmethod
     def _lease(asked: Lease, answer: dict[str, Any]) -> Lease:
@@ -162,7 +130,7 @@ class VaultMinter:
 
         A user that Vault made while we no longer listened hangs on that token and ends with it.
         """
-        client = self._client(draft.secret)
+        client = self._vault.client(draft.secret)
         try:
             answer: dict[str, Any] = client.secrets.database.generate_credentials(
                 name=draft.lease.role.vault_role, mount_point=self.settings.database_mount
@@ -181,14 +149,14 @@ class VaultMinter:
         """
 
         def call() -> None:
-            client, _ = self._login()
+            client, _ = self._vault.login()
             if has_lease(lease):
                 _revoke_lease(client, lease.lease_id)
             if lease.accessor:
                 _end_token(client, lease.accessor)
             client.auth.token.revoke_self()
 
-        self._guarded(call, "revoke a Snowflake user")
+        self._vault.guarded(call, "revoke a Snowflake user")
 
     def sweep(self) -> int:
         """Revoke what Vault itself gave up to revoke: after six attempts nothing there tries it again.
@@ -197,7 +165,7 @@ class VaultMinter:
         """
 
         def call() -> int:
-            client, _ = self._login()
+            client, _ = self._vault.login()
             found = client.adapter.get("/v1/sys/leases", params={"type": "irrevocable"})
             ours = f"{self.settings.database_mount}/creds/"
             given_up = [
@@ -210,7 +178,7 @@ class VaultMinter:
             client.auth.token.revoke_self()
             return len(given_up)
 
-        return self._guarded(call, "revoke what it had given up")
+        return self._vault.guarded(call, "revoke what it had given up")
 
     def check_reachable(self) -> None:
         """Raises VaultUnavailable when Vault does not answer, is sealed or not initialised.
@@ -227,45 +195,20 @@ class VaultMinter:
             ) as answer:
                 return answer.status_code
 
-        status = self._guarded(call, "look at its health")
+        status = self._vault.guarded(call, "look at its health")
         if status != requests.codes.ok:
             sealed = {501: "is not initialised", 503: "is sealed"}
             why = sealed.get(status, f"answers HTTP {status}")
-            raise VaultUnavailable(f"Vault {why}.", _NOTHING_RAN)
+            raise VaultUnavailable(f"Vault {why}.", NOTHING_RAN)
 
     def check_login(self) -> None:
         """Raises VaultUnavailable when Vault does not take Hoop's workload identity."""
 
         def call() -> None:
-            client, _ = self._login()
+            client, _ = self._vault.login()
             client.auth.token.revoke_self()
 
-        self._guarded(call, "sign in")
-
-    def _guarded(self, call: Callable[[], T], what: str) -> T:
-        try:
-            return call()
-        except Forbidden:
-            raise VaultUnavailable(
-                f"Vault does not let Hoop {what}.",
-                "Check Vault's policy for Hoop (`hoop vault setup` shows what differs) and the audience of "
-                "its workload token.",
-            ) from None
-        except (InvalidRequest, InvalidPath) as e:
-            detail = "; ".join(map(str, e.errors or []))[:200]
-            raise VaultUnavailable(f"Vault cannot {what}: {detail}.", _NOTHING_RAN) from None
-        except InternalServerError:
-            raise VaultUnavailable(
-                f"Vault failed when it was asked to {what}.", _NOTHING_RAN, reason=VAULT_FAULT
-            ) from None
-        except (VaultError, requests.RequestException) as e:
-            raise VaultUnavailable(
-                f"Vault cannot be reached to {what} ({type(e).__name__}).", _NOTHING_RAN
-            ) from None
-        except (KeyError, TypeError, ValueError):
-            raise VaultUnavailable(
-                f"Vault answered in an unknown form when asked to {what}.", _NOTHING_RAN
-            ) from None
+        self._vault.guarded(call, "sign in")
 
 
 def _revoke_lease(client: hvac.Client, lease_id: str) -> None:

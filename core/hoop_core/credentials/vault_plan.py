@@ -22,6 +22,8 @@ from hoop_core.snowflake.vault_roles import gateway_policy, vault_bodies
 
 LEASE_TTL = "4h"
 """A user lives no longer than the token that it was asked for with, so both have the same time."""
+RECORDINGS_KEY = {"type": "aes256-gcm96"}
+"""Of Vault's transit engine; it never leaves Vault."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
 
@@ -120,7 +122,14 @@ def plan(
             plain = {k: v for k, v in body.items() if k != "private_key"}
             own = {"private_key": private_key} if "private_key" in body and private_key else {}
             wanted.append(Wanted(f"{mount}/{path.partition('/')[2]}", plain, own))
-    acl = json.dumps({"path": gateway_policy(mounts)}, indent=1, sort_keys=True)
+    data_keys: list[str] = []
+    if settings.store.recordings_key:
+        transit, key = vault.transit_mount, settings.store.recordings_key
+        wanted.append(Wanted(f"sys/mounts/{transit}", {}, mount="transit"))
+        wanted.append(Wanted(f"{transit}/keys/{key}", RECORDINGS_KEY))
+        data_keys.append(f"{transit}/datakey/plaintext/{key}")
+    gateway = gateway_policy(mounts, data_keys=data_keys)
+    acl = json.dumps({"path": gateway}, indent=1, sort_keys=True)
     wanted.append(Wanted(f"sys/policies/acl/{vault.auth_role}", {"policy": acl}))
     wanted.append(
         Wanted(f"auth/{vault.auth_mount}/role/{vault.auth_role}", _login(settings, workload))

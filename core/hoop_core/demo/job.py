@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from hoop_core.audit.evidence import Bundle, export_bundle
 from hoop_core.audit.verify import Report, verify_bundle
 from hoop_core.client import Approval, GivenToken, HoopClient
 from hoop_core.config import load_settings
+from hoop_core.credentials.log_key import opened_log
 from hoop_core.demo import checks
 from hoop_core.demo.airflow import TASKS, AirflowProcess, AirflowResult
 from hoop_core.demo.answers import Approver, Desk, OwnAnswer
@@ -35,6 +35,7 @@ from hoop_core.devstack.processes import PartFailed
 from hoop_core.devstack.stack import AGENT, APPROVER, APPROVER2, DevStack
 from hoop_core.devstack.vault_setup import MINTER
 from hoop_core.errors import ApprovalRefused
+from hoop_core.evidence.bundle import Bundle, Population, export_bundle
 from hoop_core.model import Json, RoleBinding
 
 EVIDENCE = "evidence.zip"
@@ -230,7 +231,9 @@ class Demo:
     def _evidence(self, stack: DevStack) -> tuple[Bundle, Report]:
         path = self._out / EVIDENCE
         path.unlink(missing_ok=True)
-        bundle = export_bundle(load_settings(stack.config_file), path, requester="hoop demo")
+        settings = load_settings(stack.config_file)
+        with opened_log(settings) as (store, log):
+            bundle = export_bundle(settings, path, Population("hoop demo"), log=log, store=store)
         return bundle, verify_bundle(path)
 
     def _checks(self, saw: _Saw) -> tuple[Check, ...]:

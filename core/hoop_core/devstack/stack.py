@@ -438,6 +438,7 @@ class DevStack:
             },
             "[audit]": {"key_file": str(self.home / "hoop-log.key")},
             "[lineage]": {"file": str(self.home / "lineage.jsonl")},
+            "[[reconcile.allowed]]": {"user": MINTER, "reason": "OpenBao makes and ends the users"},
             # it is there to be changed, and seen to change
             "[policy]": {"file": str(self.policy_file), "reload_seconds": 0.25},
         }

@@ -21,6 +21,7 @@ import hvac
 import requests
 from hvac.exceptions import VaultError
 
+from hoop_core.credentials.vault_plan import RECORDINGS_KEY
 from hoop_core.devstack.openbao import PLUGIN_NAME, PluginCommand
 from hoop_core.errors import VaultUnavailable
 from hoop_core.snowflake.setup import SetupNames
@@ -47,6 +48,9 @@ VAULT_ROLES: Mapping[str, str] = {
     "hoop-observer": _NAMES.observer_role,
 }
 """Vault role to Snowflake role."""
+
+RECORDINGS = "hoop-recordings"
+"""The transit key for those who set `store.recordings_key` to it."""
 
 _TIMEOUT_SECONDS = 30
 _POLL_SECONDS = 0.05
@@ -166,7 +170,7 @@ class VaultSetup:
             return Identities(self._address, passwords)
 
     def plugin(self, plugin: PluginCommand) -> None:
-        """Register the Snowflake plugin and mount the database engine; needs no Snowflake yet."""
+        """Register the Snowflake plugin and mount the engines; needs no Snowflake yet."""
         with _explained("register the Snowflake plugin"):
             self._write(
                 f"sys/plugins/catalog/database/{PLUGIN_NAME}",
@@ -174,6 +178,8 @@ class VaultSetup:
                 sha256=plugin.sha256,
             )
             self._client.sys.enable_secrets_engine("database")
+            self._client.sys.enable_secrets_engine("transit")
+            self._write(f"transit/keys/{RECORDINGS}", **RECORDINGS_KEY)
 
     def snowflake(self, target: SnowflakeTarget) -> None:
         """Configure the engine and define the Vault roles; Snowflake need not answer yet."""
@@ -285,7 +291,9 @@ class VaultSetup:
         return self._client.write_data(path, data=data)
 
 
-GATEWAY_POLICY: Mapping[str, Any] = gateway_policy({"database": VAULT_ROLES})
+GATEWAY_POLICY: Mapping[str, Any] = gateway_policy(
+    {"database": VAULT_ROLES}, data_keys=[f"transit/datakey/plaintext/{RECORDINGS}"]
+)
 
 
 class _explained:  # noqa: N801 (reads as a statement)

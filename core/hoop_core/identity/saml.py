@@ -102,6 +102,7 @@ class SamlVerifier:
         self.providers = {s.entity_id: SamlProvider.of(s, acs_url) for s in settings}
         if len(self.providers) != len(settings):
             raise ConfigError("Two [[saml]] sections have the same entity_id.")
+        self._takes_pages = any(s.native_sso_url for s in settings)
         # XML costs milliseconds of CPU: it has threads of its own, and a queue with an end.
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="saml")
         self._waiting = 0
@@ -109,11 +110,14 @@ class SamlVerifier:
     async def verify(
         self, response: str, *, answers: str | None = None, max_age: int | None = None
     ) -> Proof:
-        """`response` is base64, or the page that holds it; `answers` the id of Hoop's request for it;
-        `max_age` seconds since the person proved themselves to the provider, if fewer than its settings allow.
+        """`response` is base64; `answers` the id of Hoop's request for it, None where a driver brings one unasked:
+        then it may be the page that holds it, if some provider lets drivers speak with it themselves.
+        `max_age`: seconds since the person proved themselves to the provider, if fewer than its settings allow.
 
         Raises IdentityError, Unavailable.
         """
+        if not self.providers:  # before anything of it is read
+            raise refused("No SAML provider is configured here.", "Connect with a token.")
         if self._waiting >= _MOST_WAITING:
             raise Unavailable("Too many SAML responses wait to be verified.", "Try again.")
         self._waiting += 1
@@ -126,7 +130,8 @@ class SamlVerifier:
             self._waiting -= 1
 
     def _verify(self, response: str, answers: str | None, max_age: int | None) -> Proof:
-        encoded = response_of(response)
+        page = self._takes_pages and answers is None and response.lstrip().startswith("<")
+        encoded = response_of(response) if page else response
         root = parse(encoded)
         provider = self.providers.get(_text(root.find(f"{SAML}Assertion/{SAML}Issuer")))
         if provider is None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
 import re
-from collections.abc import Sequence
-from html.parser import HTMLParser
+from collections.abc import Iterator, Sequence
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import Certificate
@@ -29,6 +29,11 @@ MOST_CHARACTERS = 128 * 1024
 _MOST_ELEMENTS = 2000
 _HINT = "Sign in to your identity provider again."
 _ENCODING = re.compile(rb"""\A\s*<\?xml[^>]*\bencoding\s*=\s*["']([^"']*)["']""")
+_INPUT = re.compile(r"<input(?=[\s/])", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    r"""[\s/]*+([^\s/=>"'<]++)(?:\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"'<]++)))?"""
+)
+"""One attribute; its value in quotes of either kind, or in none. Nothing in it is tried a second time."""
 _TRANSFORMS = [
     "http://www.w3.org/2000/09/xmldsig#enveloped-signature",
     "http://www.w3.org/2001/10/xml-exc-c14n#",
@@ -54,33 +59,31 @@ def refused(message: str, hint: str = _HINT) -> IdentityError:
     return IdentityError(message, hint, reason="SAML")
 
 
-def response_of(given: str) -> str:
-    """The base64 text of the response: drivers that speak with Okta send the whole page it came in.
+def response_of(page: str) -> str:
+    """The base64 text of the response in a page: drivers that speak with Okta send the page that it came in.
 
-    Raises IdentityError.
+    No browser's reading of HTML: one look at each character, whatever the page is. Raises IdentityError.
     """
-    if not given.lstrip().startswith("<"):
-        return given
-    page = _Page()
-    try:
-        page.feed(given)
-        page.close()
-    except (ValueError, AssertionError):  # the parser's own words for a page that it cannot read
-        page.found.clear()
-    if len(page.found) != 1:
+    found = [v for name, v in _fields(page) if name == "SAMLResponse"]
+    if len(found) != 1:
         raise refused("The identity provider's page holds no SAML response.")
-    return page.found[0]
+    try:
+        return html.unescape(found[0])
+    except ValueError:  # of a character's number with thousands of digits
+        raise refused("The identity provider's page holds no SAML response.") from None
 
 
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        fields = dict(attrs)
-        if tag == "input" and fields.get("name") == "SAMLResponse":
-            self.found.append(fields.get("value") or "")
+def _fields(page: str) -> Iterator[tuple[str, str]]:
+    """Name and value of the page's `<input>`s. What was read is never read again."""
+    at = 0
+    while begun := _INPUT.search(page, at):
+        at = begun.end()
+        given: dict[str, str] = {}
+        while attribute := _ATTRIBUTE.match(page, at):
+            at = attribute.end()
+            value = attribute[2] or attribute[3] or attribute[4] or ""
+            given.setdefault(attribute[1].lower(), value)
+        yield given.get("name", ""), given.get("value", "")
 
 
 def parse(encoded: str) -> etree._Element:

@@ -27,8 +27,8 @@ class Throttle:
             return self._level(key)
 
     def full(self, key: str) -> bool:
-        """Whether `key` has to wait."""
-        return 0 < self._per_minute <= self.level(key)
+        """Whether `key` has to wait: one more would not fit. What leaks in an instant makes no room for it."""
+        return 0 < self._per_minute < self.level(key) + 1.0
 
     def failed(self, key: str) -> None:
         """Note a failure, or whatever else is counted."""

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from hoop_core.config.notifications import NotificationSettings
 from hoop_core.errors import ConfigError
 from hoop_core.notifications.channels import NotSent, address
+from hoop_core.notifications.fitting import fitted, fitted_title, size
 from hoop_core.notifications.messages import Message
 
 if TYPE_CHECKING:
     from apprise import Apprise, AppriseAsset
 
+_AROUND = 64
+"""What Apprise puts around a title, and Markdown around a link."""
 _INSTALL = "Install Hoop with the extra `notify`: pip install 'hoop-guard[notify]'."
 
 
@@ -85,10 +88,10 @@ class Chat:
         """Whatever Apprise raises, its text may hold the address."""
         try:
             made = self._made()
-            body, form = _body(made, message)
+            title, body, form = _fitted(made, message)
             told = made.notify(
                 body=body,
-                title=message.title,
+                title=title,
                 body_format=form,
                 interpret_escapes=False,
                 timeout=self.settings.timeout_seconds,
@@ -100,16 +103,22 @@ class Chat:
             return NotSent(type(e).__name__)
 
 
-def _body(made: Apprise, message: Message) -> tuple[str, str]:
-    """The text, in the form that a target reads. Plain text is escaped for it; only where it reads nothing but
-    Markdown (Teams) would the link be escaped, too, so there it is one of Markdown's own.
+def _fitted(made: Apprise, message: Message) -> tuple[str, str, str]:
+    """Title, text and form, cut to what the target takes; the link is always whole.
+
+    Plain text is escaped for it; only where it reads nothing but Markdown (Teams) would the link be escaped, too, so
+    there it is one of Markdown's own.
     """
-    formats = made[0].notify_format
+    target = made[0]
+    title = fitted_title(message.title, target.title_maxlen)
+    link = f"Open: {message.link}"
+    room = target.body_maxlen - size(title) - size(link) - _AROUND
+    lines = fitted(message.text.splitlines(), room)
+    formats = target.notify_format
     known = formats if isinstance(formats, tuple) else (formats,)
     if [str(f.value) for f in known] != ["markdown"]:
-        return f"{message.text}\nOpen: {message.link}", "text"
-    lines = message.text.splitlines()
-    return "\n\n".join([*lines, f"[Open the request]({message.link})"]), "markdown"
+        return title, "\n".join([*lines, link]), "text"
+    return title, "\n\n".join([*lines, f"[Open the request]({message.link})"]), "markdown"
 
 
 def _asset() -> AppriseAsset:

@@ -12,12 +12,15 @@ from hoop_core.config.notifications import Event
 from hoop_core.model import ApprovalStatus, Json
 
 REMINDER = "approval.reminder"
+ALERT = "reconcile.unexplained"
 _STANDING = frozenset({"masking_exception", "standing_approval"})
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """`data` is the entry's; `outcome` what became of the request, where that is the news."""
+    """`data` is the entry's; `outcome` what became of the request, where that is the news. An alert is about no
+    approval.
+    """
 
     seq: int
     at: datetime
@@ -31,6 +34,8 @@ def happening(seq: int, kind: str, text: str) -> Happening | None:
     """What an entry tells people; None where it is nothing to them (a first answer of two, a use)."""
     entry = json.loads(text)
     data: Json = entry["data"]
+    if kind == ALERT:
+        return Happening(seq, datetime.fromisoformat(entry["at"]), "alert", "", data)
     if not isinstance(data.get("approval"), str):
         return None
     found = _told(kind, data)

@@ -52,6 +52,33 @@ def message(
     )
 
 
+def alert(happened: Happening, *, page: str, sender: str) -> Message:
+    """Something that Snowflake's histories and the log do not say alike: docs/reconcile.md"""
+    data = happened.data
+    told = ("account", "what", "user", "why", "count", "first", "last", "examples")
+    content = {
+        "type": "hoop.alert",
+        "timestamp": happened.at.isoformat().replace("+00:00", "Z"),
+        "data": {k: data.get(k) for k in told} | {"entry": happened.seq},
+    }
+    facts = {
+        "What": f"{plain(data.get('count'))} x {plain(data.get('what'))}: {plain(data.get('why'))}",
+        "User": plain(data.get("user") or ""),
+        "Account": plain(data.get("account") or ""),
+        "From": plain(data.get("first") or ""),
+        "Until": plain(data.get("last") or ""),
+        "For example": _names(map(str, data.get("examples") or ())),
+        "Entry": plain(happened.seq),
+    }
+    return Message(
+        id=f"{sender}_{happened.seq}",
+        title=f"Unexplained at Snowflake: {plain(data.get('what'))}",
+        text="\n".join(f"{name}: {said}" for name, said in facts.items() if said),
+        link=page,
+        payload=json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(),
+    )
+
+
 def _title(happened: Happening, approval: Approval) -> str:
     about = f"{_wanted(approval)} by {_name(approval.body.get('requester'))}"
     heads = {
@@ -72,10 +99,10 @@ def _wanted(approval: Approval) -> str:
         case "masking_exception":
             return f"see {_names(body.get('columns') or ())} unmasked"
         case "standing_approval":
-            return f"standing approval on {_names(body.get('writes') or body.get('reads') or ())}"
+            return f"standing approval on {_tables(body.get('writes') or body.get('reads') or ())}"
         case kind:
             tables = body.get("writes") or body.get("reads") or ()
-            return f"{plain(kind or 'statement')} {_names(tables)}".strip()
+            return f"{plain(kind or 'statement')} {_tables(tables)}".strip()
 
 
 def _facts(happened: Happening, approval: Approval, *, show_sql: bool) -> list[str]:
@@ -84,8 +111,8 @@ def _facts(happened: Happening, approval: Approval, *, show_sql: bool) -> list[s
         "Who": _who(body),
         "Run": _run(body),
         "Why it was stopped": "; ".join(plain(m, 500) for m in _reasons(body)),
-        "Writes": _names(body.get("writes") or ()),
-        "Reads": _names(body.get("reads") or ()),
+        "Writes": _tables(body.get("writes") or ()),
+        "Reads": _tables(body.get("reads") or ()),
         "Would do": _impact(approval.impact),
         **_news(happened, approval),
     }
@@ -185,10 +212,15 @@ def _reasons(body: Mapping[str, Any]) -> list[str]:
     return wanted or [r["message"] for r in found]
 
 
-def _names(names: Iterable[str]) -> str:
+def _names(names: Iterable[str], *, tables: bool = False) -> str:
     listed = list(names)
-    shown = ", ".join(plain(n) for n in listed[:_MOST_NAMES])
+    shown = ", ".join(plain(n, table=tables) for n in listed[:_MOST_NAMES])
     return shown + (f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else "")
+
+
+def _tables(names: Iterable[str]) -> str:
+    """Of tables, as Hoop has found them in a statement."""
+    return _names(names, tables=True)
 
 
 def _impact(impact: Mapping[str, Any] | None) -> str:

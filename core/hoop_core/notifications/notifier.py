@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,23 +13,24 @@ from sqlalchemy import Row
 
 from hoop_core.approvals.approval import Approval
 from hoop_core.approvals.desk import ApprovalDesk
+from hoop_core.audit.cursors import Cursor, Cursors, LeaseLost, pause
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.config import Settings
 from hoop_core.config.notifications import NotificationSettings
 from hoop_core.errors import ConfigError, HoopError, where
 from hoop_core.model import account_key
+from hoop_core.notifications.aside import Aside, name_of
 from hoop_core.notifications.channels import Channel, NotSent
 from hoop_core.notifications.chats import Chat
-from hoop_core.notifications.cursors import Cursor, Cursors, LeaseLost
 from hoop_core.notifications.happenings import Happening, happening
-from hoop_core.notifications.messages import Message, message
+from hoop_core.notifications.messages import Message, alert, message
 from hoop_core.notifications.metrics import LAG, MESSAGES
 from hoop_core.notifications.reminders import Reminders
 from hoop_core.notifications.webhook import Webhook
 from hoop_core.store import Store
+from hoop_core.store.tables import TOLD_OF
 
 _log = structlog.get_logger(__name__)
-_LONGEST_PAUSE = 300.0
 _REMIND_SECONDS = 30.0
 _LEASE_SECONDS = 30.0
 """Beyond what sending itself may take."""
@@ -74,7 +74,8 @@ class Notifier:
         poll_seconds: float = 1.0,
     ) -> None:
         self._channels, self._desk, self._reminders = channels, desk, reminders
-        self._cursors = Cursors(store, log, owner=owner)
+        self._cursors = Cursors(store, log, owner=owner, failed="notification.failed", only=TOLD_OF)
+        self._aside = Aside(store, owner=owner)
         self._public_url, self._sender = public_url.rstrip("/"), sender_of(origin)
         self._poll = poll_seconds
 
@@ -120,48 +121,92 @@ class Notifier:
             await asyncio.sleep(_REMIND_SECONDS)
 
     async def tell_next(self, channel: Channel) -> bool:
-        """Send the channel's next message, if there is one; whether there may be more at once.
-
-        Raises StoreUnavailable.
+        """Send the channel's next message, and one that was set aside, if there are; whether there may be more at
+        once. Raises StoreUnavailable.
         """
+        try:
+            told = await self._tell_next(channel)
+        except LeaseLost:
+            _log.warning("another replica took the channel over", channel=channel.settings.name)
+            told = False
+        try:
+            return await self._tell_aside(channel) or told
+        except LeaseLost:
+            return told
+
+    async def _tell_next(self, channel: Channel) -> bool:
         settings = channel.settings
         at, rows = await asyncio.to_thread(self._cursors.news, settings.name)
         if at is None or not rows:
-            if at is not None:
+            if at is not None and not await asyncio.to_thread(self._aside.groups, settings.name):
                 LAG.labels(settings.name).set(0)
             return False
-        last, news = await asyncio.to_thread(self._first_for, settings, rows)
-        seconds = settings.timeout_seconds + _LEASE_SECONDS
-        if not await asyncio.to_thread(self._cursors.claim, settings.name, at, seconds):
+        if not await asyncio.to_thread(
+            self._cursors.claim, settings.name, at, settings.timeout_seconds + _LEASE_SECONDS
+        ):
             return False
-        try:
-            if news is None:  # nothing for this channel among them
-                await asyncio.to_thread(self._cursors.advance, settings.name, last)
-                return True
-            return await self._tell(channel, at, *news)
-        except LeaseLost:
-            _log.warning("another replica took the channel over", channel=settings.name)
+        aside = await asyncio.to_thread(self._aside.groups, settings.name)  # under the lease
+        last, news = await asyncio.to_thread(self._first_for, settings, rows, without=aside)
+        if news is None:  # nothing for this channel among them
+            await asyncio.to_thread(self._cursors.advance, settings.name, last)
+            return True
+        return await self._tell(channel, settings.name, at, *news)
+
+    async def _tell_aside(self, channel: Channel) -> bool:
+        """The next message of one approval that was set aside; it keeps its order."""
+        settings = channel.settings
+        group = await asyncio.to_thread(self._aside.due, settings.name)
+        if group is None:
             return False
+        name = name_of(settings.name, group)
+        at, rows = await asyncio.to_thread(self._cursors.news, name)
+        if at is None or not await asyncio.to_thread(
+            self._cursors.claim, name, at, settings.timeout_seconds + _LEASE_SECONDS
+        ):
+            return False
+        reached = await asyncio.to_thread(self._aside.reached, settings.name)
+        rows = [row for row in rows if row.seq <= reached]
+        if not rows:
+            closed = await asyncio.to_thread(self._aside.close, settings.name, group)
+            if not closed:
+                await asyncio.to_thread(self._cursors.advance, name, at.seq)
+            return closed
+        last, news = await asyncio.to_thread(self._first_for, settings, rows, only=group)
+        if news is None:
+            await asyncio.to_thread(self._cursors.advance, name, last)
+            return True
+        return await self._tell(channel, name, at, *news)
 
     def _first_for(
-        self, settings: NotificationSettings, rows: Sequence[Row[Any]]
-    ) -> tuple[int, tuple[Happening, Approval] | None]:
+        self,
+        settings: NotificationSettings,
+        rows: Sequence[Row[Any]],
+        *,
+        only: str | None = None,
+        without: frozenset[str] = frozenset(),
+    ) -> tuple[int, tuple[Happening, Approval | None] | None]:
         """The first of the entries that the channel tells of; else the last that it need not tell of."""
-        accounts = set(map(account_key, settings.accounts))
         for row in rows:
+            if not row.entry:  # its time to be kept is over
+                continue
             news = happening(row.seq, row.kind, row.entry)
             if news is None or news.event not in settings.events:
                 continue
-            approval = self._desk.get(news.approval)
-            if settings.approvers and not set(settings.approvers) & set(approval.approvers):
+            group = _group(news)
+            if group in without or only not in {None, group}:
                 continue
-            if accounts and approval.body.get("account") not in accounts:
-                continue
-            return row.seq, (news, approval)
+            approval = self._desk.get(news.approval) if news.approval else None
+            if _concerns(settings, news, approval):
+                return row.seq, (news, approval)
         return rows[-1].seq, None
 
     async def _tell(
-        self, channel: Channel, at: Cursor, news: Happening, approval: Approval
+        self,
+        channel: Channel,
+        cursor: str,
+        at: Cursor,
+        news: Happening,
+        approval: Approval | None,
     ) -> bool:
         """Send it, and move on or come back later. Raises LeaseLost, StoreUnavailable."""
         name, last = channel.settings.name, at.tries + 1
@@ -169,44 +214,70 @@ class Notifier:
         try:
             await channel.send(self._composed(channel.settings, news, approval))
         except NotSent as e:
-            if not e.for_good and last < channel.settings.tries:
+            again = last < channel.settings.tries or (
+                cursor != name and await asyncio.to_thread(self._aside.is_down, name)
+            )
+            if not e.for_good and again:
                 MESSAGES.labels(name, "failed").inc()
-                await asyncio.to_thread(self._cursors.failed, name, e.why, pause(at.tries))
-                return False
+                return await self._failed(cursor, name, news, e.why, pause(at.tries))
             MESSAGES.labels(name, "given_up").inc()
             _log.error("a notification is given up", channel=name, why=e.why)
             entry = {
                 "channel": name,
                 "of_entry": news.seq,
                 "event": news.event,
-                "approval": news.approval,
+                "approval": news.approval or None,
                 "tries": last,
                 "why": e.why,
             }
-            await asyncio.to_thread(self._cursors.give_up, name, news.seq, entry)
+            await asyncio.to_thread(self._cursors.give_up, cursor, news.seq, entry)
             return True
         MESSAGES.labels(name, "sent").inc()
-        await asyncio.to_thread(self._cursors.advance, name, news.seq)
+        await asyncio.to_thread(self._cursors.advance, cursor, news.seq)
         return True
 
+    async def _failed(
+        self, cursor: str, channel: str, news: Happening, why: str, pause_seconds: float
+    ) -> bool:
+        """Come back later; what is about others goes on at once, unless so much fails that the service is down."""
+        if cursor == channel and await asyncio.to_thread(
+            self._aside.put, channel, _group(news), news.seq, why, pause_seconds
+        ):
+            return True
+        await asyncio.to_thread(self._cursors.failed, cursor, why, pause_seconds)
+        return False
+
     def _composed(
-        self, settings: NotificationSettings, news: Happening, approval: Approval
+        self, settings: NotificationSettings, news: Happening, approval: Approval | None
     ) -> Message:
         """Raises NotSent: one request that cannot be put into words must not hold up those behind it."""
-        page = f"{self._public_url}/approvals/{approval.id}"
         try:
+            if approval is None:
+                return alert(news, page=self._public_url, sender=self._sender)
+            page = f"{self._public_url}/approvals/{approval.id}"
             return message(
                 news, approval, page=page, sender=self._sender, show_sql=settings.show_sql
             )
         except Exception as e:
-            _log.error("a message cannot be composed", approval=approval.id, where=where(e))
+            _log.error("a message cannot be composed", entry=news.seq, where=where(e))
             raise NotSent("it could not be put into words", for_good=True) from None
 
 
-def pause(tries: int) -> float:
-    """Seconds before the next try: doubling, up to five minutes, and never the same for all channels."""
-    longest = min(2.0 ** min(tries + 1, 12), _LONGEST_PAUSE)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret hangs on it
+def _group(news: Happening) -> str:
+    """What keeps its order among itself: all of one approval; an alert stands alone."""
+    return news.approval or f"entry-{news.seq}"
+
+
+def _concerns(settings: NotificationSettings, news: Happening, approval: Approval | None) -> bool:
+    """Whether a channel is for such news."""
+    if approval is None:  # an alert
+        accounts = set(map(account_key, settings.accounts))
+        named = account_key(str(news.data.get("account")))
+        return not settings.approvers and (not accounts or named in accounts)
+    if settings.approvers and not set(settings.approvers) & set(approval.approvers):
+        return False
+    accounts = set(map(account_key, settings.accounts))
+    return not accounts or approval.body.get("account") in accounts
 
 
 def _age(at: datetime) -> float:

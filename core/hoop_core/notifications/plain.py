@@ -27,21 +27,25 @@ _ALIKE = str.maketrans(
         "/": "\u2215",
     }
 )
-_NAME = re.compile(r"[A-Z0-9_$]+(\.[A-Z0-9_$]+){2}\Z")
-_DOT = re.compile(r"(?<=\w)\.(?=\w)")
+_NAME = re.compile(r"(?!WWW\.)[A-Z0-9_$]+(\.[A-Z0-9_$]+){2}\Z")
+_DOT = re.compile(r"(?<=\w)[.\u3002\uff0e\uff61](?=\w)")
+"""Also those that browsers take for one in a host's name (UTS #46)."""
 _SCHEME = re.compile(r":(?=\u2215)|(?<=mailto):|(?<=tel):", re.IGNORECASE)
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mn", "Me"})
 
 
-def plain(text: object, most: int = 200) -> str:
-    """One line of at most `most` characters, with nothing in it that a program would act on."""
+def plain(text: object, most: int = 200, *, table: bool = False) -> str:
+    """One line of at most `most` characters, with nothing in it that a program would act on.
+
+    A `table` that Hoop itself has found keeps its dots, where its full name is of no form that becomes a link.
+    """
     shown = "".join(_visible(c) for c in unicodedata.normalize("NFC", str(text)[: 4 * most]))
     shown = " ".join(shown.split())
     if len(shown) > most:
         shown = shown[: most - 1] + "\u2026"
     shown = shown.translate(_ALIKE)
-    # evil.example would become a link by itself; a table's full name would not
-    dotted = shown if _NAME.match(shown) else _DOT.sub("\u2024", shown)
+    # evil.example would become a link by itself
+    dotted = shown if table and _NAME.match(shown) else _DOT.sub("\u2024", shown)
     return _SCHEME.sub("\u2236", dotted)
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import time
 
 import httpx
@@ -35,6 +36,9 @@ class Webhook:
     ) -> None:
         """Raises ConfigError for an address or a secret that cannot be used."""
         self.settings, self._transport = settings, transport
+        # They report whole addresses at INFO, and an address may be a secret.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._address()
         self._secrets()
 

@@ -21,6 +21,7 @@ from hoop_core.policy.sections.detectors import read_detector
 from hoop_core.policy.sections.filters import read_filter
 from hoop_core.policy.sections.masks import lines_of, read_hash_function, read_mask, read_tags
 from hoop_core.policy.sections.recordings import read_recording
+from hoop_core.policy.sections.retention import read_retention
 from hoop_core.policy.sections.rules import read_role, rule_reader
 from hoop_core.yaml_reader import Mistakes, Value, read_document
 
@@ -29,7 +30,7 @@ NO_POLICY = ("cases", "catalog")
 _T = TypeVar("_T")
 KEYS = (
     *("version", "roles", "tags", "hash_function", "masks"),
-    *("row_filters", "detectors", "recordings", "rules"),
+    *("row_filters", "detectors", "recordings", "retention", "rules"),
     *NO_POLICY,
 )
 
@@ -87,6 +88,7 @@ def _parsed(text: str, source: str, mistakes: Mistakes) -> Policy:
         row_filters=each("row_filters", read_filter),
         detectors=each("detectors", read_detector),
         recordings=each("recordings", read_recording),
+        retention=one("retention", lambda value: read_retention(value, tuple(tags), mistakes), ()),
         hash_function=one("hash_function", read_hash_function, HASH_FUNCTION),
         cases=each("cases", case_reader()),
         catalog=one("catalog", lambda value: value.text("`catalog`"), None),

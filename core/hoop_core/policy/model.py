@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from hoop_core.errors import PolicyDenied
@@ -126,6 +126,29 @@ class RecordingRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionClass:
+    """How long evidence is kept, counted from the last of what belongs together; None: for ever. Selectors that are
+    None ask nothing.
+    """
+
+    name: str
+    keep: timedelta | None
+    recordings: timedelta | None
+    kinds: frozenset[str] | None = None
+    sessions: frozenset[str] | None = None
+    groups: frozenset[str] | None = None
+    accounts: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
+    line: int = field(default=0, compare=False)
+
+    @property
+    def for_all(self) -> bool:
+        """Whether it is for what no other class is for."""
+        selectors = (self.kinds, self.sessions, self.groups, self.accounts, self.tags)
+        return all(s is None for s in selectors)
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """What a case expects; None: not asked. `masked` are endings of DATABASE.SCHEMA.TABLE.COLUMN."""
 
@@ -162,6 +185,7 @@ class Policy:
     row_filters: tuple[RowFilter, ...] = ()
     detectors: tuple[DetectorRule, ...] = ()
     recordings: tuple[RecordingRule, ...] = ()
+    retention: tuple[RetentionClass, ...] = ()
     tags: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
     tag_lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Where each tag is defined, for what is said of it."""

@@ -13,6 +13,7 @@ from hoop_core.policy.sections import terms
 from hoop_core.policy.sections.cases import RUN_KEYS
 from hoop_core.policy.sections.masks import HASH_FUNCTION_FORM, MASK_OPTIONS, UNITS
 from hoop_core.policy.sections.recordings import ALL, DIGEST, MOST_ROWS
+from hoop_core.policy.sections.retention import FOREVER, KIND_FORM
 from hoop_core.windows import DAYS
 
 _PART = r'("[^"]+"|[A-Za-z_][A-Za-z0-9_$]*|\*)'
@@ -65,6 +66,7 @@ def json_schema() -> dict[str, Any]:
                 "row_filters": {"type": "array", "items": _row_filter(text, words)},
                 "detectors": {"type": "array", "items": _detector(words)},
                 "recordings": {"type": "array", "items": _recording(words)},
+                "retention": {"type": "array", "items": _retention(text, words)},
                 "rules": {"type": "array", "items": _rule(text, words, duration)},
                 "cases": {"type": "array", "items": _case(text)},
                 "catalog": {
@@ -178,6 +180,32 @@ def _recording(words: dict[str, Any]) -> dict[str, Any]:
         "description": "How many rows of a result are kept; its digest always is.",
     }
     return _closed({"rows": rows, "groups": words, "except_groups": words}, "rows")
+
+
+def _retention(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    keep = {
+        "type": "string",
+        "pattern": f"^([0-9]+ *[smhd]|{FOREVER})$",
+        "examples": ["90d", "2555d", FOREVER],
+    }
+    return _closed(
+        {
+            "name": text,
+            "keep": {**keep, "description": "How long entries are kept, bodies and recordings."},
+            "recordings": {**keep, "description": "How long recordings are; as `keep` without it."},
+            "kinds": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string", "pattern": f"^{KIND_FORM}$"},
+            },
+            "sessions": words,
+            "groups": words,
+            "accounts": words,
+            "tags": words,
+        },
+        "name",
+        "keep",
+    )
 
 
 def _row_filter(text: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:

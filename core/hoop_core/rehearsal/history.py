@@ -26,6 +26,7 @@ from hoop_core.sql.names import stored
 Masked = tuple[str, str]
 """A column's full name, and its mask; a filtered table's name, and `row_filter`."""
 ROW_FILTER = "row_filter"
+_ENTRIES = "log/entries.jsonl"
 _MOST_IN_A_LINE = 16 * 1024 * 1024
 _MOST_BYTES = 1024 * 1024 * 1024
 
@@ -58,20 +59,25 @@ class Asked:
 
 def read_history(path: Path) -> Iterator[Asked]:
     """Raises ConfigError that names the line which cannot be read."""
-    with _opened(path) as file:
-        for number, line in enumerate(_lines(file, path), 1):
-            if not line.strip():
-                continue
-            try:
-                asked = _asked(json.loads(line), f"line {number}")
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-                raise ConfigError(
-                    f"{path}, line {number}: not a statement of a history ({_why(e)}).",
-                    'Write {"sql": "SELECT 1", "groups": ["a"], "database": "D", "schema": "S"}, or give the '
-                    "entries of Hoop's log as `hoop audit export` writes them.",
-                ) from None
-            if asked is not None:
-                yield asked
+    for number, line in enumerate(log_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            asked = _asked(json.loads(line), f"line {number}")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            raise ConfigError(
+                f"{path}, line {number}: not a statement of a history ({_why(e)}).",
+                'Write {"sql": "SELECT 1", "groups": ["a"], "database": "D", "schema": "S"}, or give the '
+                "entries of Hoop's log as `hoop audit export` writes them.",
+            ) from None
+        if asked is not None:
+            yield asked
+
+
+def log_lines(path: Path, member: str = _ENTRIES) -> Iterator[bytes]:
+    """The lines of a log, in a file of their own or in a bundle, within bounds. Raises ConfigError."""
+    with _opened(path, member) as file:
+        yield from _lines(file, path)
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
@@ -100,11 +106,11 @@ _BROKEN = (
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
     try:
         # a device or a pipe is no bundle, and looking for the end of a bundle in one may take for ever
         if path.is_file() and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as bundle, bundle.open("log/entries.jsonl") as entries:
+            with zipfile.ZipFile(path) as bundle, bundle.open(member) as entries:
                 yield entries
         else:
             with path.open("rb") as lines:
@@ -174,13 +180,13 @@ def _logged(entry: Json) -> Asked | None:
     data = entry["data"]
     if entry["kind"] not in {"statement.intent", "statement.refused"} or data.get("describe_only"):
         return None
-    if "sql_characters" in data:  # too long to be read; the log has its beginning only
+    if "sql_characters" in data or "judged_sql_sha256" in data:  # the text is not in the log
         return None
     who = data["identity"]
     return Asked(
         account=_text(data, "account") or "",
         place=f"entry {entry.get('seq')}",
-        sql=_sql(data),
+        sql=_text(data, "judged_sql") or _sql(data),
         identity=Identity(
             who["issuer"],
             who["subject"],

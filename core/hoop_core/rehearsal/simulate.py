@@ -168,17 +168,42 @@ def _judged(
         run=asked.run,
         now=asked.at or now,
     )
+    return judged_of(verdict), verdict
+
+
+def judged_of(verdict: Verdict) -> Judged:
+    """What a verdict protects of the columns that the statement reads."""
     decision = verdict.decision
     columns = {(f"{m.table}.{quote_part(m.column)}", m.mask) for m in masked_read(verdict)}
     tables = {(str(f.table), ROW_FILTER) for f in decision.filtered}
     why = decision.reasons[0].message if decision.reasons else ""
-    return Judged(decision.outcome, frozenset(columns | tables), why), verdict
+    return Judged(decision.outcome, frozenset(columns | tables), why)
 
 
 _STEPS = {Outcome.ALLOW: 0, Outcome.REQUIRE_APPROVAL: 1, Outcome.DENY: 2}
 
 
 def _difference(asked: Asked, before: Judged, after: Judged) -> Difference | None:
+    found = changes_between(before, after)
+    if found is None:
+        return None
+    return Difference(
+        asked, found.changes, before.outcome, after, found.gained, found.lost, found.excepted
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changes, and the columns that `after` masks more strictly, less strictly, or without their exception."""
+
+    changes: tuple[Change, ...]
+    gained: tuple[Masked, ...] = ()
+    lost: tuple[Masked, ...] = ()
+    excepted: tuple[Masked, ...] = ()
+
+
+def changes_between(before: Judged, after: Judged) -> Changes | None:
+    """None where nothing changes."""
     changes: list[Change] = []
     step = _STEPS[after.outcome] - _STEPS[before.outcome]
     if step < 0:
@@ -197,9 +222,7 @@ def _difference(asked: Asked, before: Judged, after: Judged) -> Difference | Non
         lost = _stricter(after.protected, before.protected)
         changes += [Change.NEWLY_MASKED] * bool(gained) + [Change.NEWLY_UNMASKED] * bool(lost)
         changes += [Change.EXCEPTION] * bool(excepted)
-    if not changes:
-        return None
-    return Difference(asked, tuple(changes), before.outcome, after, gained, lost, excepted)
+    return Changes(tuple(changes), gained, lost, excepted) if changes else None
 
 
 def _stricter(

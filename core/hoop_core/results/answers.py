@@ -35,6 +35,7 @@ from hoop_core.model import Json, Screen
 from hoop_core.parameters import told
 from hoop_core.results.taint import Taints, found_json
 from hoop_core.snowflake.http import Part
+from hoop_core.snowflake.session import upstream_headers
 
 CHUNK_HEADER = "x-hoop-chunk"
 CHUNK_PATH = "/hoop/chunks"
@@ -46,8 +47,6 @@ _PASSED = {
     "arrayBindSupported", "statementTypeId", "version", "sendResultTime", "queryResultFormat",
     "queryId", "stats", "metaDataOfBinds",
 }  # fmt: skip
-_SSE_C_ALGORITHM = "x-amz-server-side-encryption-customer-algorithm"
-_SSE_C_KEY = "x-amz-server-side-encryption-customer-key"
 
 
 _NO_SCREEN, _NO_TAINTS = Screen(), Taints()
@@ -155,7 +154,7 @@ def take_over(
             statement_id=statement_id,
             result_format=result_format,
             urls=tuple(str(c["url"]) for c in data["chunks"]),
-            headers=_upstream_headers(data),
+            headers=upstream_headers(data),
             keep=keep,
             sizes=tuple(_size(c) for c in data["chunks"]),
             labels=labels,
@@ -275,14 +274,6 @@ async def read_whole(part: Part, takes: Callable[[int], None]) -> bytes:
         takes(len(content))
     takes(unpacked_size(content))
     return bytes(content)
-
-
-def _upstream_headers(data: Json) -> dict[str, str]:
-    if data.get("chunkHeaders"):
-        return {str(k): str(v) for k, v in data["chunkHeaders"].items()}
-    if data.get("qrmk"):
-        return {_SSE_C_ALGORITHM: "AES256", _SSE_C_KEY: str(data["qrmk"])}
-    return {}
 
 
 def _inline(data: dict[str, Any], result_format: str) -> bytes:

@@ -15,16 +15,20 @@ from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.approvals.waiting import WaitingRoom, sweep
 from hoop_core.asking import Asking
 from hoop_core.audit.canonical import canonical
-from hoop_core.audit.checkpoint import load_or_create_key
 from hoop_core.audit.log import AuditLog
+from hoop_core.audit.publishing import Publishing
 from hoop_core.audit.recording import Recorder
-from hoop_core.audit.stored import store_has_entries
+from hoop_core.audit.recording_keys import RecordingKeys
+from hoop_core.audit.witness import witnesses_of
 from hoop_core.bridges.airflow.bridge import AirflowBridge
 from hoop_core.config import Settings
 from hoop_core.config.shown import shown
 from hoop_core.credentials.accounts import Accounts, build_accounts, configured
+from hoop_core.credentials.log_key import open_log
+from hoop_core.credentials.reconciling import Reconciler, reconciler_of
+from hoop_core.credentials.transit import TransitDataKeys
 from hoop_core.delivery import Delivery
-from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.errors import StoreUnavailable
 from hoop_core.gateway.authenticator import Authenticator
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.forwarding import Forwarding
@@ -38,7 +42,10 @@ from hoop_core.gateway.unserved import Unserved
 from hoop_core.gateway.uploads import UploadEndpoint
 from hoop_core.guard import Guard
 from hoop_core.impact import Foresight
-from hoop_core.lineage.openlineage import LineageEmitter
+from hoop_core.lineage.events import Events
+from hoop_core.lineage.follower import LineageFollower
+from hoop_core.lineage.place import Place
+from hoop_core.lineage.transports import sender_of
 from hoop_core.loads.uploads import Uploads
 from hoop_core.notifications.notifier import Notifier, channels_of
 from hoop_core.notifications.reminders import Reminders
@@ -51,8 +58,12 @@ from hoop_core.web.airflow import AirflowApi
 from hoop_core.web.api import Api
 from hoop_core.web.pages.building import build_pages
 from hoop_core.web.pages.routes import Pages
+from hoop_core.web.reads import Reads
+from hoop_core.web.schemas import schema_routes
 
 _CHECKPOINT_SECONDS = 60.0
+_LINEAGE_SECONDS = 5.0
+"""What the receiver has not taken by then goes out after the next start."""
 
 
 @dataclass(slots=True)
@@ -62,6 +73,7 @@ class Gateway:
     settings: Settings
     store: Store
     log: AuditLog
+    publishing: Publishing
     replicas: Replicas
     accounts: Accounts
     guard: Guard
@@ -74,8 +86,11 @@ class Gateway:
     api: Api
     pages: Pages
     limits: Limits
+    reads: Reads
     airflow: AirflowBridge
     notifier: Notifier
+    lineage: LineageFollower
+    reconciler: Reconciler
     heart: asyncio.Task[None] | None = None
 
     async def start(self) -> list[asyncio.Task[None]]:
@@ -90,12 +105,14 @@ class Gateway:
         await asyncio.to_thread(self._configured)
         await asyncio.to_thread(self.replicas.join)
         await asyncio.to_thread(self.notifier.begin)
+        await asyncio.to_thread(self.lineage.begin)
         self.heart = asyncio.create_task(self.replicas.run())
         return [
             asyncio.create_task(self.guard.asking.waiting.run()),
             asyncio.create_task(sweep(self.guard.desk)),
             asyncio.create_task(self.sign_in.refusals.run()),
             asyncio.create_task(self.pages.refusals.run()),
+            asyncio.create_task(self.reads.run()),
             asyncio.create_task(self.book.reap()),
             asyncio.create_task(self.book.tend(2 * self.replicas.beat_seconds)),
             asyncio.create_task(self.accounts.run()),
@@ -103,14 +120,20 @@ class Gateway:
             asyncio.create_task(watch.run()),
             *([asyncio.create_task(self.airflow.run())] if self.airflow.configured else []),
             *([asyncio.create_task(self.notifier.run())] if self.notifier.configured else []),
+            *([asyncio.create_task(self.lineage.run())] if self.lineage.configured else []),
+            *([asyncio.create_task(self.reconciler.run())] if self._reconciles else []),
         ]
 
     def _configured(self) -> None:
         """Put what this process runs with into the log. Raises StoreUnavailable."""
         told = shown(self.settings)
         digest = hashlib.sha256(canonical(told)).hexdigest()
-        entry = {"sha256": digest, "settings": told, "version": __version__, "replica": self.replicas.id}
-        self.log.append("config.loaded", entry)
+        entry = {"sha256": digest, "settings": told, "version": __version__}
+        self.log.append("config.loaded", entry | {"replica": self.replicas.id})
+
+    @property
+    def _reconciles(self) -> bool:
+        return self.settings.reconcile.every_seconds > 0
 
     async def _leave(self) -> None:
         """The heart beats for as long as something is held. Raises StoreUnavailable."""
@@ -128,6 +151,7 @@ class Gateway:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
             with suppress(StoreUnavailable):
                 await asyncio.to_thread(self.log.checkpoint_unless_within, _CHECKPOINT_SECONDS)
+                await asyncio.to_thread(self.publishing.publish)
 
     async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """End every session and its user before the process may go (I4)."""
@@ -139,11 +163,14 @@ class Gateway:
         await self.book.close_all()
         await self.sign_in.refusals.flush(now=True)
         await self.pages.refusals.flush(now=True)
+        await self.reads.flush(now=True)
         await self.accounts.close()
-        await asyncio.to_thread(self.guard.delivery.lineage.close)
+        await self.lineage.drain(_LINEAGE_SECONDS)
+        await asyncio.to_thread(self.lineage.close)
         self.guard.delivery.screeners.close()  # after the users: no thread of theirs is waited for
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
+            await asyncio.to_thread(self.publishing.publish)
         with suppress(StoreUnavailable):
             await self._leave()
         await self.forwarding.close()
@@ -161,20 +188,16 @@ def build_gateway(settings: Settings) -> Gateway:
     policy = load_policy(settings.policy.file)
     store = Store.of(settings.store)
     store.migrate()
-    if not settings.audit.key_file.exists() and store_has_entries(store):
-        raise ConfigError(
-            f"The log's key {settings.audit.key_file} is not there, but the log has entries.",
-            "Correct audit.key_file: another key would make another log of it.",
-        )
-    log = AuditLog(store, load_or_create_key(settings.audit.key_file, settings.audit.origin))
-    log.claim()
+    log = open_log(settings, store)
+    publishing = Publishing(store, log, witnesses_of(settings.audit.witnesses))
+    publishing.check()
     sign_in = sign_in_of(settings, store, log, public_url=public_url)
     replicas = Replicas.of(settings.gateway, store)
     accounts = build_accounts(
         settings, store, log, owner=replicas.id, alive=replicas.alive, policy=lambda: guard.policy
     )  # that in force when it is asked for
     desk = ApprovalDesk(store, log)
-    recorder = Recorder(settings.store.recordings)
+    recorder = recorder_of(settings, log)
     catalog = accounts.catalog()
     uploads = Uploads(settings.uploads, log, public_url=public_url)
     guard = Guard(
@@ -186,12 +209,6 @@ def build_gateway(settings: Settings) -> Gateway:
         delivery=Delivery(
             log=log,
             recorder=recorder,
-            lineage=LineageEmitter(
-                settings.lineage.namespace,
-                settings.snowflake.account,
-                settings.lineage.file,
-                accounts=accounts.names(),
-            ),
             catalog=catalog,
             public_url=public_url,
             uploads=uploads,
@@ -199,7 +216,7 @@ def build_gateway(settings: Settings) -> Gateway:
         analysts=Analysts(settings.analysis),
         choose_account=accounts.choose,
     )
-    limits = Limits(settings.limits)
+    limits, reads = Limits(settings.limits), Reads(log)
     board = StatementBoard(guard, poll_seconds=settings.gateway.poll_seconds, limits=limits)
 
     async def drop(live: Live) -> None:
@@ -233,6 +250,7 @@ def build_gateway(settings: Settings) -> Gateway:
         settings=settings,
         store=store,
         log=log,
+        publishing=publishing,
         replicas=replicas,
         accounts=accounts,
         guard=guard,
@@ -250,6 +268,7 @@ def build_gateway(settings: Settings) -> Gateway:
             guard,
             open_upstream=accounts.open,
             asks=limits.statement,
+            reads=reads,
         ),
         pages=build_pages(
             settings,
@@ -259,8 +278,10 @@ def build_gateway(settings: Settings) -> Gateway:
             sign_in=sign_in,
             guard=guard,
             stopping=lambda: limits.draining,
+            reads=reads,
         ),
         limits=limits,
+        reads=reads,
         airflow=AirflowBridge(settings.airflow, store, log, desk, public_url=public_url),
         notifier=Notifier(
             channels_of(settings),
@@ -272,6 +293,28 @@ def build_gateway(settings: Settings) -> Gateway:
             origin=settings.audit.origin,
             reminders=Reminders(store, log, settings.reminders),
         ),
+        lineage=LineageFollower(
+            sender_of(settings.lineage),
+            Events(store, Place.of(settings, accounts.names(), public_url=public_url)),
+            store,
+            log,
+            owner=replicas.id,
+        ),
+        reconciler=reconciler_of(settings, accounts, store, log, owner=replicas.id),
+    )
+
+
+def recorder_of(settings: Settings, log: AuditLog) -> Recorder:
+    """Where a gateway records, and with what keys."""
+    store = settings.store
+    keys = None
+    if store.recordings_key:
+        keys = RecordingKeys(TransitDataKeys(settings.vault, store.recordings_key), log)
+    return Recorder(
+        store.recordings,
+        keys=keys,
+        part_bytes=store.recorded_part_bytes,
+        session_bytes=store.recorded_session_bytes,
     )
 
 
@@ -282,8 +325,9 @@ def routes_of(gateway: Gateway) -> list[Route]:
         *gateway.sql_api.routes(),
         *UploadEndpoint(gateway.guard.delivery.uploads, gateway.book, gateway.forwarding).routes(),
         *gateway.api.routes(),
-        *AirflowApi(gateway.airflow).routes(gateway.api.called),
+        *AirflowApi(gateway.airflow, gateway.limits.statement).routes(gateway.api.called),
         *Authenticator(gateway.sign_in.browser).routes(),
         *gateway.pages.routes(),
+        *schema_routes(),
         Route("/{path:path}", Unserved(gateway.book, gateway.log)),
     ]

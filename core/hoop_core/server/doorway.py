@@ -43,14 +43,12 @@ _SIGN_INS = frozenset(
         "/session/v1/login-request",
         "/session/authenticator-request",
         "/console/login",
-        "/hoop/sso/start",
-        "/hoop/sso/oidc",
-        "/hoop/sso/saml",
         "/sign-in",
         "/sign-in/arrived",
     }
 )
-"""Whoever comes here need not be anybody, and the store is written to."""
+_SSO = "/hoop/sso/"
+"""Whoever comes to these need not be anybody, and the store is written to."""
 _SMALL = ("/session", "/queries/v1/abort-request")
 _UNSERVED = "unserved"
 _TRACE = TraceContextTextMapPropagator()
@@ -178,7 +176,7 @@ class Doorway:
         length = headers.get("content-length", "")
         if limit is not None and length.isdecimal() and int(length) > limit:
             raise _NotTaken(413, _too_long(limit))
-        if scope["path"] in _SIGN_INS:
+        if scope["path"] in _SIGN_INS or scope["path"].startswith(_SSO):
             address = str(scope["client"][0]) if scope["client"] else ""
             if not self._sign_ins.take(address):
                 error = BadRequest(

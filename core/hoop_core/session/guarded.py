@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,7 @@ from hoop_core.model import (
     TableName,
 )
 from hoop_core.parameters import AT_SIGN_IN, MEANING, TOLD
+from hoop_core.session.basis import Basis
 from hoop_core.session.serving import Serving
 from hoop_core.session.settings_held import SettingsHeld
 from hoop_core.session.staging import Staging
@@ -205,6 +206,9 @@ class Progress:
     """Written by the guard on the statement's way, read by whoever asks."""
 
     stage: Stage = Stage.DECIDED
+    basis: Basis | None = None
+    """Of the last decision on it, refusals included; None while there is none."""
+    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlencode, urlsplit
 
@@ -43,8 +43,10 @@ _NOBODY_ASKED = frozenset(
 _PORTS = range(1024, 65_536)
 _PROOF_KEYS = range(32, 129)
 _LONGEST_HANDLE = 100
-_BEGUN_PER_MINUTE = 300
-"""Of one address: how many there may be of all is bounded, and nobody is to take all places."""
+_BEGUN_PER_MINUTE, _PROVEN_PER_MINUTE = 300, 60
+"""Of one address, and of one person who is signed in: how many there may be of all is bounded, and nobody is to take
+all places.
+"""
 _AGAIN = "Start the sign-in again in the program that you came from."
 
 
@@ -104,11 +106,13 @@ class BrowserSignIn:
     ) -> None:
         self._verifier, self._saml, self._journeys = verifier, saml, journeys
         self._public_url, self._seconds = public_url.rstrip("/"), seconds
-        self._begun = Throttle(_BEGUN_PER_MINUTE)
+        for_browsers = [i.settings.issuer for i in verifier.issuers if i.settings.client_id]
+        self._backs = {name: OIDC_BACK + _own_part(for_browsers, name) for name in for_browsers}
+        self._begun, self._proofs = Throttle(_BEGUN_PER_MINUTE), Throttle(_PROVEN_PER_MINUTE)
         self.choices = tuple(
             Choice(name)
             for name in (
-                *(i.settings.issuer for i in verifier.issuers if i.settings.client_id),
+                *for_browsers,
                 *(p.settings.entity_id for p in saml.providers.values() if p.settings.sso_url),
             )
         )
@@ -131,25 +135,39 @@ class BrowserSignIn:
         key = secrets.token_urlsafe(32) if proof_key is None else proof_key
         if len(key) not in _PROOF_KEYS:
             raise BadRequest("The proof key is too short or too long.")
-        handle = await self._begin(key, at, address)
+        self._count(address)
+        handle = await self._begin(key, at)
         return f"{self._public_url}{START}?{urlencode({'login': handle})}", key
 
     async def begin_errand(
         self, errand: Errand, provider: str, proof_key: str, *, address: str | None
     ) -> str:
         """Where the pages send a browser that has this proof key. Raises IdentityError, Unavailable."""
-        handle = await self._begin(proof_key, 0, address, errand.as_json())
+        self._count(address)
+        handle = await self._begin(proof_key, 0, errand.as_json())
         return str(await self.leave(handle, provider))
 
-    async def _begin(
-        self, key: str, port: int, address: str | None, request: Json | None = None
-    ) -> str:
+    async def begin_proof(self, errand: Errand, who: Identity, proof_key: str) -> tuple[str, str]:
+        """The same for somebody who is signed in, and is to prove it once more: counted by person, so that nobody
+        behind the same address has to wait for them. Also the digest by which the store knows it.
+
+        Raises IdentityError, Unavailable.
+        """
+        if self._proofs.full(who.key):
+            raise Unavailable("You have begun too many answers.", "Try again in a minute.")
+        self._proofs.failed(who.key)
+        handle = await self._begin(proof_key, 0, errand.as_json())
+        return str(await self.leave(handle, who.issuer)), _digest(handle)
+
+    def _count(self, address: str | None) -> None:
         where = neighbourhood(address)
         if self._begun.full(where):
             raise Unavailable(
                 "Too many browsers begin to sign in from your address.", "Try again in a minute."
             )
         self._begun.failed(where)
+
+    async def _begin(self, key: str, port: int, request: Json | None = None) -> str:
         handle = secrets.token_urlsafe(32)
         await asyncio.to_thread(
             self._journeys.begin, _digest(handle), _digest(key), port, self._seconds, request
@@ -222,7 +240,7 @@ class BrowserSignIn:
                 issuer,
                 request,
                 state=handle,
-                redirect_uri=self._public_url + OIDC_BACK,
+                redirect_uri=self._public_url + self._backs[name],
                 wishes=errand.wishes() if errand else None,
             )
         request_id = "_" + secrets.token_hex(20)
@@ -230,16 +248,21 @@ class BrowserSignIn:
         anew = errand is not None and errand.max_age is not None
         return authn_request_url(self._saml.providers[name], request_id, handle, anew=anew)
 
-    async def back_with_code(self, answer: Mapping[str, str]) -> tuple[Identity | None, str]:
+    async def back_with_code(
+        self, answer: Mapping[str, str], at: str
+    ) -> tuple[Identity | None, str]:
         """From an OIDC issuer: who came back, and where they go on to; None: to the provider once more.
 
-        Raises IdentityError, Unavailable.
+        `at` is the path to which they came back: each issuer has its own, so that none can have a code of
+        another's brought here, and passed on to itself (RFC 9700 section 4.4). Raises IdentityError, Unavailable.
         """
         handle = answer.get("state", "")
         journey = await self._journey(handle)
         issuer = self._verifier.issuer(journey.provider or "")
         if issuer is None or journey.request is None:
             raise _unknown()
+        if at != self._backs.get(issuer.settings.issuer):
+            raise IdentityError("The answer came back from another identity provider.", _AGAIN)
         errand = Errand.of(journey)
         silent = errand is not None and errand.answer is not None and not errand.asking
         if errand is not None and silent and answer.get("error") in _NOBODY_ASKED:
@@ -251,7 +274,7 @@ class BrowserSignIn:
             issuer,
             CodeRequest.from_json(journey.request),
             answer,
-            redirect_uri=self._public_url + OIDC_BACK,
+            redirect_uri=self._public_url + at,
             max_age=errand.max_age if errand else None,
         )
         return await self._arrived(journey, proof.identity)
@@ -305,6 +328,11 @@ class BrowserSignIn:
         if found is None:
             raise _unknown()
         return found
+
+
+def _own_part(issuers: Sequence[str], name: str) -> str:
+    """What an issuer's redirect URI has more than the only issuer's."""
+    return "" if len(issuers) == 1 else f"/{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _ticket_use(ticket: str, journey: Journey) -> Use:

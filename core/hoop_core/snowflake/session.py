@@ -8,6 +8,7 @@ Snowflake's open-source drivers speak (snowflake-connector-python, gosnowflake).
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -19,13 +20,16 @@ from hoop_core.config import SnowflakeSettings
 from hoop_core.errors import SnowflakeError, SnowflakeUnavailable
 from hoop_core.model import Json, Lease, NameContext, quote_part
 from hoop_core.snowflake.client_kinds import HOOP, ClientApp
-from hoop_core.snowflake.http import Part, SnowflakeHttp
+from hoop_core.snowflake.http import Part, SnowflakeHttp, unpacked
 from hoop_core.snowflake.keypair import login_token
 
 IN_PROGRESS = {"333333", "333334"}
 SESSION_ENDED = frozenset({390101, 390103, 390104, 390111, 390114, 390115, 390195, 390422})
 """Codes that say: this session answers no more. The last one is a network policy, looked at on each request."""
 _TOKEN_EXPIRED = "390112"  # noqa: S105 - an error code
+_MOST_IN_PART = 64 << 20
+_SSE_C_ALGORITHM = "x-amz-server-side-encryption-customer-algorithm"
+_SSE_C_KEY = "x-amz-server-side-encryption-customer-key"
 _HINT = "Try again once Snowflake answers."
 
 
@@ -53,6 +57,8 @@ class SnowflakeSession:
     session_id: str
     parameters: list[Json]
     info: Json
+    version: str = ""
+    """Snowflake's own, as it told at sign-in."""
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def query(self, body: Json, request_id: uuid.UUID) -> Json:
@@ -78,7 +84,7 @@ class SnowflakeSession:
             raise SnowflakeUnavailable(e.message, e.hint) from None
 
     async def rows(self, sql: str) -> list[dict[str, Any]]:
-        """A small statement of Hoop's own (SHOW, DESCRIBE), answered as JSON rows."""
+        """A statement of Hoop's own (SHOW, DESCRIBE, histories), answered as JSON rows."""
         body = {
             "sqlText": sql,
             "asyncExec": False,
@@ -92,10 +98,33 @@ class SnowflakeSession:
         answer = await self.query(body, uuid.uuid4())
         raise_for_answer(answer)
         data = answer["data"]
-        if data.get("queryResultFormat") != "json" or data.get("chunks"):
+        if data.get("queryResultFormat") != "json":
             raise SnowflakeUnavailable("Snowflake answered a SHOW or DESCRIBE in an unknown form.")
         names = [str(c["name"]).lower() for c in data["rowtype"]]
-        return [dict(zip(names, row, strict=True)) for row in data["rowset"]]
+        rows = [dict(zip(names, row, strict=True)) for row in data["rowset"]]
+        for chunk in data.get("chunks") or ():
+            more = await self._chunk_rows(str(chunk["url"]), upstream_headers(data))
+            rows += [dict(zip(names, row, strict=True)) for row in more]
+        return rows
+
+    async def _chunk_rows(self, url: str, headers: Mapping[str, str]) -> list[list[Any]]:
+        """The rows of one further part: an array's content, without its brackets."""
+        content = bytearray()
+        async with self.chunk(url, headers) as part:
+            pieces = unpacked(part.pieces()) if part.packed else part.pieces()
+            async for piece in pieces:
+                content += piece
+                if len(content) > _MOST_IN_PART:
+                    raise SnowflakeUnavailable(
+                        f"A part of an answer has more than {_MOST_IN_PART >> 20} MB.", _HINT
+                    )
+        try:
+            rows: list[list[Any]] = json.loads(b"[" + bytes(content) + b"]")
+        except (ValueError, RecursionError):
+            raise SnowflakeUnavailable("A part of an answer is not JSON.", _HINT) from None
+        if not all(isinstance(row, list) for row in rows):
+            raise SnowflakeUnavailable("A part of an answer has an unknown form.", _HINT)
+        return rows
 
     async def abort(self, request_id: uuid.UUID) -> None:
         path = f"/queries/v1/abort-request?requestId={uuid.uuid4()}"
@@ -135,6 +164,15 @@ class SnowflakeSession:
             raise_for_answer(answer)
             self.token = answer["data"]["sessionToken"]
             self.master_token = answer["data"]["masterToken"]
+
+
+def upstream_headers(data: Mapping[str, Any]) -> dict[str, str]:
+    """What a request for a part of this result must say, for it is encrypted where it lies."""
+    if data.get("chunkHeaders"):
+        return {str(k): str(v) for k, v in data["chunkHeaders"].items()}
+    if data.get("qrmk"):
+        return {_SSE_C_ALGORITHM: "AES256", _SSE_C_KEY: str(data["qrmk"])}
+    return {}
 
 
 def _result_path(answer: Mapping[str, Any]) -> str:
@@ -198,4 +236,5 @@ async def open_session(
         session_id=str(opened.get("sessionId") or ""),
         parameters=list(opened.get("parameters") or []),
         info=info,
+        version=str(opened.get("serverVersion") or "")[:64],
     )

@@ -343,8 +343,14 @@ def _observer(plan: SetupPlan) -> Section:
     role = identifier(plan.names.observer_role)
     return Section(
         f"Role {plan.names.observer_role}",
-        ("REFERENCES shows a table's structure and no row. Listing users by name needs nothing.",),
         (
+            "REFERENCES shows a table's structure and no row. Listing users by name needs nothing. The two",
+            "database roles show who signed in and what was run, for `hoop audit reconcile`. They show the",
+            "texts of all statements of the account, too: without reconciling, leave them out.",
+        ),
+        (
+            "USE ROLE ACCOUNTADMIN",
+            *(f"GRANT DATABASE ROLE SNOWFLAKE.{r} TO ROLE {role}" for r in HISTORY_ROLES),
             "USE ROLE SECURITYADMIN",
             *observer_grants(plan.names.observer_role, plan.readers),
             f"GRANT OWNERSHIP ON ROLE {role} TO ROLE {identifier(plan.names.minter_role)} "
@@ -353,6 +359,8 @@ def _observer(plan: SetupPlan) -> Section:
     )
 
 
+HISTORY_ROLES = ("GOVERNANCE_VIEWER", "SECURITY_VIEWER")
+"""QUERY_HISTORY and LOGIN_HISTORY. https://docs.snowflake.com/en/sql-reference/snowflake-db-roles"""
 MINTED_NAMES = "(V_TOKEN_)?HOOP_[0-9A-F]{6}_[A-Z0-9_]+"
 """The names of minted users: an installation's number, then the user's. Without quotes, so that no name
 that fits can end the quotes around it."""

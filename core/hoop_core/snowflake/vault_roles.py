@@ -58,13 +58,17 @@ def role_definition(
     }
 
 
-def gateway_policy(mounts: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Least privilege of the gateway, as the paths of a Vault policy: mint, revoke, and see what Vault gave
-    up to revoke; nothing else. `mounts` has the Vault roles of each database mount.
+def gateway_policy(
+    mounts: Mapping[str, Iterable[str]], *, data_keys: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Least privilege of the gateway, as the paths of a Vault policy: mint, revoke, see what Vault gave
+    up to revoke, and have data keys made; nothing else. `mounts` has the Vault roles of each database mount, `data_keys`
+    transit keys as `mount/datakey/plaintext/name`: what they wrap the gateway cannot unwrap again.
     """
     creds = sorted(f"{mount}/creds/{role}" for mount, roles in mounts.items() for role in roles)
     return {
         **{path: {"capabilities": ["read"]} for path in creds},
+        **{path: {"capabilities": ["update"]} for path in sorted(data_keys)},
         # The lease is named in the body: without these bounds the path alone would allow any lease.
         "sys/leases/revoke": {
             "capabilities": ["update"],

@@ -33,6 +33,8 @@ class Settled:
 
     sql: str
     bindings: Bindings | None
+    values: bool = False
+    """Whether other bound values than names were written into the text: it is not for the log of a refusal."""
 
 
 def settle(sql: str, bindings: Bindings | None) -> Settled:
@@ -87,7 +89,7 @@ def _settled(
                 kept[str(len(kept) + 1)] = bindings[str(position)]
     if position != len(bindings):
         return None  # named or numbered binds, or more of them than places
-    return Settled("".join([*pieces, sql[at:]]), kept or None)
+    return Settled("".join([*pieces, sql[at:]]), kept or None, everything and bool(bindings))
 
 
 def _named(found: list[Word], i: int) -> tuple[Word, int] | None:

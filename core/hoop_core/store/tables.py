@@ -70,7 +70,7 @@ log_entries = Table(
     Column("at", String(32), nullable=False, server_default=""),
 )
 """An entry whose time to be kept is over is the empty text; its leaf stays."""
-TOLD_OF = text("substr(kind, 1, 9) = 'approval.'")
+TOLD_OF = text("(substr(kind, 1, 9) = 'approval.' OR kind = 'reconcile.unexplained')")
 """What notifications tell of. In these very words, or the index is not used; LIKE and < depend on the collation."""
 # Few entries are of these kinds, so the index costs the others nothing.
 Index("ix_log_entries_told", log_entries.c.seq, sqlite_where=TOLD_OF, postgresql_where=TOLD_OF)
@@ -91,6 +91,7 @@ log_head = Table(
     Column("size", _Big, nullable=False),
     Column("subtrees", LargeBinary, nullable=False),
     Column("at", String(32), nullable=False),
+    Column("checkpoints", String(64), nullable=False),
     Column("note", Text, nullable=False),
     Column("writer", Text, nullable=False),
 )
@@ -111,6 +112,8 @@ log_witnesses = Table(
     Column("size", _Big, nullable=False),
     Column("published_at", UtcDateTime),
     Column("last_error", Text),
+    # What it said of the last one: the signed note, perhaps with the witness's own signature.
+    Column("cosigned", Text),
 )
 
 sessions = Table(
@@ -303,4 +306,46 @@ leases = Table(
     Column("owner", String(64), index=True),
     Column("claimed_until", UtcDateTime),
     Column("accessor", String(255), nullable=False, server_default=""),
+)
+
+# Up to when an account's histories at Snowflake were compared with the log, and which replica does it now.
+reconciled = Table(
+    "reconciled",
+    metadata,
+    Column("account", String(255), primary_key=True),
+    Column("until", UtcDateTime),
+    Column("owner", String(64)),
+    Column("claimed_until", UtcDateTime),
+)
+
+# What must be kept whatever its class says; lifted ones stay, for people to see.
+legal_holds = Table(
+    "legal_holds",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("scope", JSON, nullable=False),
+    Column("placed_by", String(255), nullable=False),
+    Column("placed_at", UtcDateTime, nullable=False),
+    Column("lifted_at", UtcDateTime),
+)
+
+# Recordings that a purge record names, until they are gone.
+purges = Table(
+    "purges",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("recordings", JSON, nullable=False),
+    Column("done_at", UtcDateTime),
+)
+
+# How far the log is in Parquet files. `until` is what is being written: whoever comes next writes the same again.
+lake_progress = Table(
+    "lake_progress",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", _Big, nullable=False),
+    Column("until", _Big),
+    Column("owner", String(64)),
+    Column("claimed_until", UtcDateTime),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,8 +19,11 @@ _Called = Callable[[_Endpoint], Callable[[Request], Awaitable[Response]]]
 
 
 class AirflowApi:
-    def __init__(self, bridge: AirflowBridge) -> None:
-        self._bridge = bridge
+    def __init__(
+        self, bridge: AirflowBridge, asks: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        """`asks` counts a call as a statement of the identity's, and refuses what is too much."""
+        self._bridge, self._asks = bridge, asks
 
     def routes(self, called: _Called) -> list[Route]:
         """`called` names the caller and answers in case of an error, as for the rest of the API."""
@@ -35,14 +39,15 @@ class AirflowApi:
         identifiers = body.get("approvals")
         if not isinstance(identifiers, list) or not all(isinstance(i, str) for i in identifiers):
             raise BadRequest("approvals must be a list of requests' ids.")
-        shown = await self._bridge.show(
-            caller, text_of(body, "airflow"), Place.of(body), identifiers
-        )
+        place = Place.of(body)
+        with self._asks(caller.key):
+            shown = await self._bridge.show(caller, text_of(body, "airflow"), place, identifiers)
         return JSONResponse(shown)
 
     async def look(self, request: Request, caller: Identity) -> Response:
         """Read the answer that was given at this task, if there is one, and say how its requests stand."""
         body = await read_json(request, SMALL_BODY)
-        return JSONResponse(
-            await self._bridge.look(caller, text_of(body, "airflow"), Place.of(body))
-        )
+        place = Place.of(body)
+        with self._asks(caller.key):
+            seen = await self._bridge.look(caller, text_of(body, "airflow"), place)
+        return JSONResponse(seen)

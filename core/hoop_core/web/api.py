@@ -39,7 +39,8 @@ from hoop_core.web.listing import asked_page, page
 from hoop_core.web.masking import MaskingExceptions
 from hoop_core.web.openapi import document
 from hoop_core.web.questions import REASON_LIMIT, Opener, Questions
-from hoop_core.web.visibility import Visibility
+from hoop_core.web.reads import Reads
+from hoop_core.web.visibility import Visibility, is_own, is_own_session
 
 _log = structlog.get_logger(__name__)
 _RUN_FILTERS = (
@@ -70,10 +71,11 @@ class Api:
         *,
         open_upstream: Opener,
         asks: Callable[[str], AbstractContextManager[None]],
+        reads: Reads,
     ) -> None:
         """`asks` counts what an identity asks for as a statement of theirs, and refuses what is too much."""
         self._settings, self._sign_in, self._asks = settings, sign_in, asks
-        self._guard = guard
+        self._guard, self._reads = guard, reads
         self._visible_to = Visibility(settings.readers, store, log)
         self._masking = MaskingExceptions(guard, log)
         self._questions = Questions(guard, open_upstream)
@@ -153,15 +155,24 @@ class Api:
             seen_by=self._visible_to.seen_by(caller),
         )
 
+        others = False
+
         def shown(approval: Approval) -> Json | None:
+            nonlocal others
             visible = self._visible_to.may_see(caller, approval)
+            others = others or (visible and not is_own(caller, approval))
             return self._as_json(approval) if visible else None
 
         entries, following = await asyncio.to_thread(page, self._guard.desk.list, wanted, shown)
+        if others:
+            await self._reads.looked(caller, "approvals", name, "rest")
         return JSONResponse({name: entries, "next": following})
 
     async def show_approval(self, request: Request, caller: Identity) -> Response:
-        return JSONResponse(self._as_json(await self._visible(request, caller)))
+        approval = await self._visible(request, caller)
+        if not is_own(caller, approval):
+            await self._reads.looked(caller, "approval", approval.id, "rest")
+        return JSONResponse(self._as_json(approval))
 
     async def answer(self, request: Request, caller: Identity) -> Response:
         await self._visible(request, caller)
@@ -259,23 +270,34 @@ class Api:
         return approval.as_json() if approval.scope is None else self._masking.as_json(approval)
 
     async def _visible(self, request: Request, caller: Identity) -> Approval:
-        approval = await asyncio.to_thread(self._guard.desk.get, request.path_params["id"])
-        if not self._visible_to.may_see(caller, approval):
-            raise NoSuchApproval(f"There is no approval {approval.id!r} for you.")
+        """Raises NoSuchApproval; whether there is one for others, it does not say."""
+        identifier = request.path_params["id"]
+        try:
+            approval = await asyncio.to_thread(self._guard.desk.get, identifier)
+        except NoSuchApproval:
+            approval = None
+        if approval is None or not self._visible_to.may_see(caller, approval):
+            raise NoSuchApproval(
+                f"There is no approval {identifier[:80]!r} for you.",
+                "List yours with `hoop approvals list`.",
+            )
         return approval
 
     # ------------------------------------------------------------------ sessions
 
     async def list_sessions(self, _request: Request, caller: Identity) -> Response:
-        return JSONResponse(
-            {"sessions": await asyncio.to_thread(self._visible_to.sessions, caller)}
-        )
+        found = await asyncio.to_thread(self._visible_to.sessions, caller)
+        if not all(is_own_session(caller, session) for session in found):
+            await self._reads.looked(caller, "sessions", "all", "rest")
+        return JSONResponse({"sessions": found})
 
     async def show_session(self, request: Request, caller: Identity) -> Response:
         wanted = request.path_params["id"]
         found = await asyncio.to_thread(self._visible_to.sessions, caller, wanted)
         if not found:
             raise NoSuchSession(f"There is no session {wanted!r} for you.")
+        if not is_own_session(caller, found[0]):
+            await self._reads.looked(caller, "session", wanted, "rest")
         entries, whole = await asyncio.to_thread(self._visible_to.entries, wanted)
         return JSONResponse({**found[0], "entries": entries, "whole": whole})
 

@@ -21,6 +21,7 @@ from hoop_core.web.pages.rendering import Rendering, onwards
 from hoop_core.web.pages.ways import client_of
 
 _log = structlog.get_logger(__name__)
+Endpoint = Callable[[Request], Awaitable[Response]]
 SentBack = Callable[[Request, Errand, HoopError], Awaitable[Response]]
 
 
@@ -41,9 +42,10 @@ class SsoPages:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/console/login", self._page(self.console_login), methods=["GET"]),
-            Route(START, self._page(self.start), methods=["GET"]),
+            Route("/console/login", self._page(self._asking(self.console_login)), methods=["GET"]),
+            Route(START, self._page(self._asking(self.start)), methods=["GET"]),
             Route(OIDC_BACK, self._page(self.back_with_code), methods=["GET"]),
+            Route(OIDC_BACK + "/{issuer}", self._page(self.back_with_code), methods=["GET"]),
             Route(SAML_BACK, self._page(self.back_with_response), methods=["POST"]),
         ]
 
@@ -66,7 +68,7 @@ class SsoPages:
         answer = dict(request.query_params)
         errand = await self._browser.errand(answer.get("state", ""))
         try:
-            identity, to = await self._browser.back_with_code(answer)
+            identity, to = await self._browser.back_with_code(answer, request.url.path)
         except HoopError as e:
             raise _OnErrand(errand, e) from None
         return self._home(identity, to)
@@ -84,6 +86,23 @@ class SsoPages:
         except HoopError as e:
             raise _OnErrand(errand, e) from None
 
+    def _asking(self, endpoint: Endpoint) -> Endpoint:
+        """A page with a button, where another site's page sent the browser (Fetch Metadata): a program opens it by
+        itself, and no link is to sign anybody in to whatever waits on their host.
+        """
+
+        async def call(request: Request) -> Response:
+            if request.headers.get("sec-fetch-site") not in {"cross-site", "same-site"}:
+                return await endpoint(request)
+            return self._rendering.message(
+                "Do you want to sign in a program?",
+                "A page of another site sent you here, to sign in a program on this computer as yourself.",
+                "Go on only if you have just started a program that asked you to sign in. If not, close this page.",
+                back=(f"{request.url.path}?{request.url.query}", "Sign in the program"),
+            )
+
+        return call
+
     def _home(self, identity: Identity | None, to: str) -> Response:
         """On to whoever waits; nobody came yet where the provider has to ask first."""
         if identity is not None:
@@ -97,9 +116,7 @@ class SsoPages:
         ]
         return self._rendering.page("sign_in.html", ways=ways, visitor=None, at="")
 
-    def _page(
-        self, endpoint: Callable[[Request], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _page(self, endpoint: Endpoint) -> Endpoint:
         """Every error as a page; refusals are counted and on record as those of drivers are."""
 
         async def call(request: Request) -> Response:

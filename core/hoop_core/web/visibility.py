@@ -15,12 +15,23 @@ from sqlalchemy import and_, or_, select
 
 from hoop_core.approvals.approval import Approval, same_actors
 from hoop_core.audit.log import AuditLog
-from hoop_core.model import Identity, Json
+from hoop_core.model import Identity, Json, identity_key
 from hoop_core.store import Store
 from hoop_core.store.tables import sessions
 
 _MOST_SHOWN = 16 << 20
 """Characters of a session's entries in one answer; `hoop audit export` has all."""
+
+
+def is_own(caller: Identity, approval: Approval) -> bool:
+    """Whether the caller asked for it, by the same way."""
+    return caller.key == approval.requester_key and same_actors(caller, approval.actors)
+
+
+def is_own_session(caller: Identity, session: Json) -> bool:
+    """Of one that `Visibility.sessions` told of."""
+    who = session["identity"]
+    return caller.key == identity_key(who["issuer"], who["subject"])
 
 
 class Visibility:
@@ -38,7 +49,7 @@ class Visibility:
         return None if self.reads_all(caller) else caller
 
     def may_see(self, caller: Identity, approval: Approval) -> bool:
-        own = caller.key == approval.requester_key and same_actors(caller, approval.actors)
+        own = is_own(caller, approval)
         if own or caller.actors:
             return own
         glass = (approval.break_glass or {}).get("groups", ())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from weakref import WeakValueDictionary
@@ -25,7 +26,7 @@ from hoop_core.approvals.approval import Approval, NoSuchApproval
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.bridges.airflow.counting import Counting
-from hoop_core.bridges.airflow.ledger import Action, Ledger, key_of
+from hoop_core.bridges.airflow.ledger import Action, Ledger, Owner
 from hoop_core.bridges.airflow.remote import AirflowRemote, AnsweredAlready
 from hoop_core.bridges.airflow.text import shown
 from hoop_core.bridges.airflow.values import (
@@ -33,6 +34,7 @@ from hoop_core.bridges.airflow.values import (
     IN_HOOP,
     REJECT,
     WAITING,
+    AirflowSilent,
     AirflowUnavailable,
     Place,
     Row,
@@ -44,10 +46,11 @@ from hoop_core.model import ApprovalStatus, Identity, Json
 from hoop_core.store import Store
 
 _log = structlog.get_logger(__name__)
+_IDENTIFIER = re.compile(r"apr_[0-9a-f]{20}")
 _MOST_AT_ONCE = 20
 """Requests in one Required Action."""
-_BATCH = 16
-"""Looks in one turn: so many that are parked cannot flood an Airflow."""
+_BATCH, _BATCHES = 16, 4
+"""Looks at once, and how often in one turn: enough for ten thousand that are looked at every ten minutes, and no flood."""
 _FIRST_LOOK = timedelta(seconds=3)
 _LONGEST = timedelta(minutes=10)
 _FORGOTTEN = timedelta(hours=1)
@@ -92,25 +95,21 @@ class AirflowBridge:
 
         Raises NotServed when there is no Airflow, BadRequest, NoSuchApproval.
         """
-        instance = self._instance(name)
+        owner = Owner.of(self._instance(name), place, caller)
         if not 0 < len(identifiers) <= _MOST_AT_ONCE or len(set(identifiers)) != len(identifiers):
             raise BadRequest(f"approvals must name 1 to {_MOST_AT_ONCE} different requests.")
         found = [await self._own(caller, i) for i in identifiers]
         for approval in found:
-            _check_run(approval, place)
-        found = await self._foreseen(found)
+            _check_shown_here(approval, place)
+        known = await asyncio.to_thread(self._ledger.known, owner, identifiers)
+        if known is None:
+            found = await self._foreseen(found)
         if all(a.status is not ApprovalStatus.PENDING for a in found):
             return {"action": None, "approvals": _statuses(found)}
-        written = await asyncio.to_thread(shown, found, self._public_url)
-        async with self._alone(key_of(instance, place)):
+        written = known.shown if known else await asyncio.to_thread(shown, found, self._public_url)
+        async with self._alone(owner.key(written)):
             action = await asyncio.to_thread(
-                self._ledger.park,
-                instance,
-                place,
-                caller.key,
-                list(identifiers),
-                written,
-                first_look=_FIRST_LOOK,
+                self._ledger.park, owner, identifiers, written, first_look=_FIRST_LOOK
             )
         return {"action": action.shown.as_json(), "approvals": _statuses(found)}
 
@@ -119,14 +118,16 @@ class AirflowBridge:
 
         Raises NotServed, NoSuchApproval, AirflowUnavailable.
         """
-        key = key_of(self._instance(name), place)
-        action = await asyncio.to_thread(self._ledger.get, key)
-        if action is None or action.requester_key != caller.key:
+        owner = Owner.of(self._instance(name), place, caller)
+        mine = await asyncio.to_thread(self._ledger.of, owner)
+        if not mine:
             raise NoSuchApproval("Hoop has shown nothing at this task for you.")
-        await self._look(key, asked=True)
-        action = await asyncio.to_thread(self._ledger.get, key) or action
-        found = [await asyncio.to_thread(self._desk.get, i) for i in action.approvals]
-        return {"approvals": _statuses(found), "said": action.said or ""}
+        newest, *others = mine
+        for action in (newest, *(a for a in others if a.open)):
+            await self._look(action.key, asked=True)
+        found = [await self._own(caller, i) for i in newest.approvals]
+        seen = await asyncio.to_thread(self._ledger.get, newest.key)
+        return {"approvals": _statuses(found), "said": (seen and seen.said) or ""}
 
     def _instance(self, name: str | None) -> str:
         if not self._settings:
@@ -149,6 +150,8 @@ class AirflowBridge:
         return name
 
     async def _own(self, caller: Identity, identifier: str) -> Approval:
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise NoSuchApproval(f"There is no approval {identifier[:100]!r} of yours.")
         approval = await asyncio.to_thread(self._desk.get, identifier)
         if approval.requester_key != caller.key or approval.actors != caller.actors:
             raise NoSuchApproval(f"There is no approval {identifier!r} of yours.")
@@ -188,15 +191,17 @@ class AirflowBridge:
                 _log.error("Airflow cannot be followed", instance=settings.name, where=where(e))
 
     async def turn(self, instance: str) -> None:
-        """Look at all whose time has come."""
-        await asyncio.to_thread(self._desk.expire_due)
-        due = await asyncio.to_thread(self._ledger.due, instance, _BATCH)
-        outcomes = await asyncio.gather(*(self._look(k) for k in due), return_exceptions=True)
-        for e in outcomes:
-            if isinstance(e, HoopError):
-                _log.warning("a Required Action waits", instance=instance, why=e.text)
-            elif isinstance(e, BaseException):
-                _log.error("a Required Action waits", instance=instance, where=where(e))
+        """Look at those whose time has come; an Airflow that does not answer is not asked on."""
+        for _ in range(_BATCHES):
+            due = await asyncio.to_thread(self._ledger.due, instance, _BATCH)
+            outcomes = await asyncio.gather(*(self._look(k) for k in due), return_exceptions=True)
+            for e in outcomes:
+                if isinstance(e, HoopError):
+                    _log.warning("a Required Action waits", instance=instance, why=e.text)
+                elif isinstance(e, BaseException):
+                    _log.error("a Required Action waits", instance=instance, where=where(e))
+            if len(due) < _BATCH or all(isinstance(e, AirflowSilent) for e in outcomes):
+                return
 
     def _alone(self, key: str) -> asyncio.Lock:
         return self._one_at_a_time.setdefault(key, asyncio.Lock())
@@ -211,6 +216,9 @@ class AirflowBridge:
             try:
                 await self._follow_up(action)
             except AirflowUnavailable:
+                if (await self._decided(action)).long_over:
+                    await asyncio.to_thread(self._ledger.close, action)
+                    raise
                 wait = min(timedelta(seconds=2 ** min(action.failures + 1, 9)), _LONGEST / 2)
                 await asyncio.to_thread(
                     self._ledger.later, action, wait, failures=action.failures + 1
@@ -221,28 +229,57 @@ class AirflowBridge:
         decided = await self._decided(action)
         row = await self._remotes[action.instance].row(action.place)
         if row is None:
-            if not decided.pending and utc_now() - action.parked_at > _FORGOTTEN:
-                await asyncio.to_thread(
-                    self._ledger.close, action
-                )  # cleared, and never asked again
-            else:
-                await self._later(action, waiting_since=None)
+            await self._missing(action, decided)
         elif row.received:
             await self._read(action, row)
-        elif row.state in WAITING:
-            await self._release(action, decided)
+        elif row.state not in WAITING:
+            await self._on_its_way(action, decided)
+        elif (altered := row.altered(action.shown)) is not None:
+            await self._not_ours(action, decided, altered)
         else:
-            # it is on its way to or from its parking place
+            await self._release(action, decided)
+
+    async def _on_its_way(self, action: Action, decided: _Decided) -> None:
+        """The task is on its way to or from its parking place; or was ended by somebody while it waited."""
+        if decided.long_over:
+            await asyncio.to_thread(self._ledger.close, action)
+            return
+        wait = min(max((utc_now() - action.parked_at) / 10, _FIRST_LOOK), _LONGEST)
+        await asyncio.to_thread(self._ledger.later, action, wait, waiting_since=None, failures=0)
+
+    async def _missing(self, action: Action, decided: _Decided) -> None:
+        """Nothing is shown there: not yet, or not any more."""
+        if not decided.pending and utc_now() - action.parked_at > _FORGOTTEN:
+            await asyncio.to_thread(self._ledger.close, action)  # cleared, and never asked again
+        elif await asyncio.to_thread(self._ledger.elsewhere, action):
             await asyncio.to_thread(
-                self._ledger.later, action, _FIRST_LOOK, waiting_since=None, failures=0
+                self._ledger.later, action, _LONGEST, waiting_since=None, failures=0
             )
+        else:
+            await self._later(action, waiting_since=None)
+
+    async def _not_ours(self, action: Action, decided: _Decided, altered: str) -> None:
+        """What waits there is of somebody else, or altered: Hoop's user must not answer it.
+
+        The place is the client's word. Otherwise Hoop would say yes to whatever a requester points at.
+        """
+        if decided.pending:
+            await self._later(action, waiting_since=None)
+            return
+        await asyncio.to_thread(self._ledger.close, action)
+        _log.warning(
+            "a Required Action is not answered: it is not what Hoop had written",
+            instance=action.instance,
+            differs=altered,
+            approvals=list(action.approvals),
+            **action.place.as_json(),
+        )
 
     async def _read(self, action: Action, row: Row) -> None:
         if row.answer_digest != action.seen:
             said = ""
             if not self._remotes[action.instance].is_own(row.user_id):
-                settings = self._settings[action.instance]
-                said = await asyncio.to_thread(self._counting.count, settings, action, row)
+                said = await asyncio.to_thread(self._counted, action, row)
                 _log.info("an answer was read from Airflow", instance=action.instance, came=said)
             await asyncio.to_thread(self._ledger.saw, action, row.answer_digest, said)
         decided = await self._decided(action)
@@ -250,6 +287,12 @@ class AirflowBridge:
             await self._later(action, waiting_since=None)
         else:
             await asyncio.to_thread(self._ledger.close, action)
+
+    def _counted(self, action: Action, row: Row) -> str:
+        """What came of it, in words for the task's log."""
+        if any(row.altered(a.shown) is None for a in self._ledger.beside(action)):
+            return "What was answered in Airflow is not what Hoop had written for these requests, but for others before."
+        return self._counting.count(self._settings[action.instance], action, row)
 
     async def _release(self, action: Action, decided: _Decided) -> None:
         """Let the task go on once all is decided, and it has certainly been parked."""
@@ -308,6 +351,9 @@ class _Decided:
         ]
         self.granted = all(a.status in _GRANTED for a in found)
         self.pending = not self._ended and not self.granted
+        limit = max(a.pending_until for a in found)
+        self.long_over = not self.pending and utc_now() > limit + _FORGOTTEN
+        """By then a task that Hoop could not let go on has gone on by its own time limit."""
 
     @property
     def in_words(self) -> str:
@@ -321,8 +367,13 @@ def _statuses(found: Sequence[Approval]) -> list[Json]:
     return [{"id": a.id, "status": str(a.status)} for a in found]
 
 
-def _check_run(approval: Approval, place: Place) -> None:
-    """A request is shown in its own DAG run. Raises BadRequest."""
+def _check_shown_here(approval: Approval, place: Place) -> None:
+    """A request for one use is shown in its own DAG run. Raises BadRequest."""
+    if approval.scope is not None:
+        raise BadRequest(
+            f"{approval.id} asks for a standing grant, and a Required Action is for one statement.",
+            "Have it answered in Hoop.",
+        )
     run = approval.body.get("run") or {}
     fields = run.get("fields") or {}
     if (run.get("orchestrator"), fields.get("dag_id"), fields.get("run_id")) != (

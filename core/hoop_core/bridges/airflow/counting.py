@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hoop_core.approvals.approval import OPEN, key_of
+from hoop_core.approvals.approval import OPEN, has_said
 from hoop_core.approvals.desk import ApprovalDesk
 from hoop_core.audit.log import AuditLog
 from hoop_core.bridges.airflow.ledger import Action
@@ -48,9 +48,8 @@ class Counting:
     ) -> str | None:
         """Why it was refused; None: it is counted, was already, or is not needed any more."""
         approval = self.desk.get(identifier)
-        given = {key_of(a["approver"]): a["verdict"] for a in approval.answers}
         approving = verdict is AnswerVerdict.APPROVE
-        if given.get(person.key) == verdict:
+        if has_said(approval, person, verdict):
             return None
         if approving and approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.CONSUMED}:
             return None

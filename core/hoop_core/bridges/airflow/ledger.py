@@ -1,4 +1,8 @@
-"""What stands in which Required Action, and how far Hoop has followed it. Synchronous, short transactions."""
+"""What stands in which Required Action, and how far Hoop has followed it. Synchronous, short transactions.
+
+A place is the client's word, so several identities may name the same one. Their actions stand beside each other
+under keys of their own; which of them counts there is seen in Airflow, by the text.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    distinct,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import Row as DbRow
-from sqlalchemy import and_, delete, exists, insert, or_, select, update
 
 from hoop_core.approvals.binding import digest
 from hoop_core.audit.log import utc_now
 from hoop_core.bridges.airflow.values import Place, Shown
-from hoop_core.model import ApprovalStatus
+from hoop_core.http import BadRequest
+from hoop_core.model import ApprovalStatus, Identity
 from hoop_core.store import Store
 from hoop_core.store.tables import airflow_action_approvals as links
 from hoop_core.store.tables import airflow_actions as actions
@@ -21,6 +39,15 @@ from hoop_core.store.tables import approvals
 
 _CLAIM = timedelta(seconds=60)
 """A look that takes longer than this has died with its process."""
+_HALF = 32
+"""Hexadecimal digits of a key that say whose it is and where; as many say what is shown."""
+MOST_OPEN = 1000
+"""Open actions of one requester, who has 200 requests waiting at most."""
+MOST_PLACES = 4
+"""Tasks that show one request: its own, and sensors that ask for it."""
+MOST_THERE = 4
+"""Open actions of one owner at one task."""
+_MOST_READ = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +68,58 @@ class Action:
     failures: int
 
 
-def key_of(instance: str, place: Place) -> str:
-    return digest({"instance": instance, **place.as_json()})
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who shows something where."""
+
+    instance: str
+    place: Place
+    requester_key: str
+    actors: tuple[str, ...]
+
+    @classmethod
+    def of(cls, instance: str, place: Place, caller: Identity) -> Owner:
+        return cls(instance, place, caller.key, caller.actors)
+
+    @property
+    def prefix(self) -> str:
+        """Of the keys of all its actions."""
+        who = {"requester": self.requester_key, "actors": list(self.actors)}
+        return digest({"instance": self.instance, **self.place.as_json(), **who})[:_HALF]
+
+    def key(self, shown: Shown) -> str:
+        return self.prefix + shown.digest[:_HALF]
 
 
 class Ledger:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def park(
-        self,
-        instance: str,
-        place: Place,
-        requester_key: str,
-        identifiers: Sequence[str],
-        shown: Shown,
-        *,
-        first_look: timedelta,
-    ) -> Action:
-        """Write down what is about to be shown. What was shown for the same requests stays as it is: Airflow does
-        not let a task that is parked a second time show another text.
+    def known(self, owner: Owner, identifiers: Sequence[str]) -> Action | None:
+        """What this owner has shown for just these requests: it is shown again, as Airflow does not let a task that
+        is parked a second time show another text.
         """
-        key, now = key_of(instance, place), utc_now()
+        return next((a for a in self.of(owner) if a.approvals == tuple(identifiers)), None)
+
+    def of(self, owner: Owner) -> list[Action]:
+        """What this owner has shown there, the newest first."""
+        return self._all(owner.prefix)
+
+    def beside(self, action: Action) -> list[Action]:
+        """What its owner has shown at its task besides it."""
+        return [a for a in self._all(action.key[:_HALF]) if a.key != action.key]
+
+    def _all(self, prefix: str) -> list[Action]:
+        query = select(actions).where(_begins(prefix)).order_by(actions.c.parked_at.desc())
+        with self._store.read() as connection:
+            rows = connection.execute(query.limit(_MOST_READ)).all()
+            return [_action(row, self._links(connection, row.key)) for row in rows]
+
+    def park(
+        self, owner: Owner, identifiers: Sequence[str], shown: Shown, *, first_look: timedelta
+    ) -> Action:
+        """Write down what is about to be shown. Raises BadRequest for what is shown in too many places."""
+        key, now = owner.key(shown), utc_now()
         state = {
             "open": True,
             "parked_at": now,
@@ -71,26 +128,65 @@ class Ledger:
             "failures": 0,
         }
         with self._store.write() as connection:
-            known = connection.execute(select(actions).where(actions.c.key == key)).one_or_none()
-            if known is not None and self._links(connection, key) == tuple(identifiers):
-                connection.execute(update(actions).where(actions.c.key == key).values(**state))
-            else:
-                connection.execute(delete(actions).where(actions.c.key == key))
-                connection.execute(delete(links).where(links.c.action == key))
-                row = {"instance": instance, "place": place.as_json(), "shown": shown.as_json()}
+            known = update(actions).where(actions.c.key == key).values(**state)
+            if connection.execute(known).rowcount != 1:
+                self._check_room(connection, owner, identifiers)
+                row = {"place": owner.place.as_json(), "shown": shown.as_json()}
                 connection.execute(
-                    insert(actions).values(key=key, requester_key=requester_key, **row, **state)
-                )
-                for position, identifier in enumerate(identifiers):
-                    connection.execute(
-                        insert(links).values(
-                            action=key, approval=identifier, position=position, noticed=False
-                        )
+                    insert(actions).values(
+                        key=key,
+                        instance=owner.instance,
+                        requester_key=owner.requester_key,
+                        **row,
+                        **state,
                     )
+                )
+                connection.execute(
+                    insert(links),
+                    [
+                        {"action": key, "approval": a, "position": i, "noticed": False}
+                        for i, a in enumerate(identifiers)
+                    ],
+                )
+                self._close_oldest(connection, owner)
         found = self.get(key)
         if found is None:
             raise RuntimeError("what was just written is not there")
         return found
+
+    def _check_room(self, connection: Connection, owner: Owner, identifiers: Sequence[str]) -> None:
+        """Each that is open is looked at in Airflow now and then. Raises BadRequest."""
+        mine = select(func.count()).select_from(actions).where(actions.c.open.is_(True))
+        mine = mine.where(actions.c.requester_key == owner.requester_key)
+        if (connection.scalar(mine) or 0) >= MOST_OPEN:
+            raise BadRequest(
+                f"You show {MOST_OPEN} Required Actions already, which is the limit.",
+                "Wait until some are answered.",
+                reason="TOO_MANY_ACTIONS",
+            )
+        place = func.substr(links.c.action, 1, _HALF)
+        shown = (
+            select(links.c.approval)
+            .select_from(links.join(actions, actions.c.key == links.c.action))
+            .where(links.c.approval.in_(identifiers))
+            .where(actions.c.open.is_(True))
+            .where(not_(_begins(owner.prefix)))
+            .group_by(links.c.approval)
+            .having(func.count(distinct(place)) >= MOST_PLACES)
+        )
+        if full := connection.scalars(shown).first():
+            raise BadRequest(
+                f"{full} is shown at {MOST_PLACES} tasks already, which is the limit.",
+                "Show a request where its task waits, and nowhere else.",
+            )
+
+    @staticmethod
+    def _close_oldest(connection: Connection, owner: Owner) -> None:
+        """A task shows one text at a time; others are of its earlier tries."""
+        mine = select(actions.c.key).where(_begins(owner.prefix)).where(actions.c.open.is_(True))
+        newest = mine.order_by(actions.c.parked_at.desc())
+        old = list(connection.scalars(newest))[MOST_THERE:]
+        connection.execute(update(actions).where(actions.c.key.in_(old)).values(open=False))
 
     def get(self, key: str) -> Action | None:
         with self._store.read() as connection:
@@ -103,37 +199,60 @@ class Ledger:
         return tuple(connection.scalars(query))
 
     def due(self, instance: str, most: int) -> list[str]:
-        """Those to be looked at now, claimed for this process: their time has come, or one of their requests was
-        decided and nobody has looked since."""
+        """Those to be looked at now, claimed for this process: those first of which a request was decided, so that
+        nobody's many others keep a task waiting, then those whose time has come."""
         now = utc_now()
-        decided = exists(
+        decided = (
             select(1)
             .select_from(links.join(approvals, approvals.c.id == links.c.approval))
             .where(links.c.action == actions.c.key)
-            .where(links.c.noticed.is_(False))
             .where(approvals.c.status != ApprovalStatus.PENDING)
         )
+        late = actions.c.next_at <= now
+        unnoticed = exists(decided.where(links.c.noticed.is_(False)))
+        with self._store.read() as connection:
+            found = self._waiting(
+                connection, instance, or_(unnoticed, late & exists(decided)), most
+            )
+            if len(found) < most:
+                found |= self._waiting(connection, instance, late, most)
+        return [k for k, next_at in list(found.items())[:most] if self._claimed(k, next_at, now)]
+
+    @staticmethod
+    def _waiting(
+        connection: Connection, instance: str, which: ColumnElement[bool], most: int
+    ) -> dict[str, datetime]:
         query = (
             select(actions.c.key, actions.c.next_at)
             .where(actions.c.instance == instance)
             .where(actions.c.open.is_(True))
-            .where(or_(actions.c.next_at <= now, decided))
+            .where(which)
             .order_by(actions.c.next_at)
             .limit(most)
         )
+        return {row.key: row.next_at for row in connection.execute(query)}
+
+    def _claimed(self, key: str, next_at: datetime, now: datetime) -> bool:
+        claim = (
+            update(actions)
+            .where(and_(actions.c.key == key, actions.c.next_at == next_at))
+            .values(next_at=now + _CLAIM)
+        )
+        with self._store.write() as connection:
+            return connection.execute(claim).rowcount == 1
+
+    def elsewhere(self, action: Action) -> bool:
+        """Whether one of its requests is shown by another action, too."""
+        query = (
+            select(links.c.approval)
+            .select_from(links.join(actions, actions.c.key == links.c.action))
+            .where(links.c.approval.in_(action.approvals))
+            .where(actions.c.open.is_(True))
+            .where(actions.c.key != action.key)
+            .limit(1)
+        )
         with self._store.read() as connection:
-            found = connection.execute(query).all()
-        mine = []
-        for key, next_at in found:
-            claim = (
-                update(actions)
-                .where(and_(actions.c.key == key, actions.c.next_at == next_at))
-                .values(next_at=now + _CLAIM)
-            )
-            with self._store.write() as connection:
-                if connection.execute(claim).rowcount == 1:
-                    mine.append(key)
-        return mine
+            return connection.scalar(query) is not None
 
     def notice(self, key: str, decided: Collection[str]) -> None:
         """These requests were seen decided: what follows from that goes by the action's own time."""
@@ -170,6 +289,11 @@ class Ledger:
         )
         with self._store.write() as connection:
             connection.execute(query.values(**values))
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    """Keys that begin with it: hexadecimal digits stand before `g` in every collation."""
+    return actions.c.key.between(prefix, prefix + "g")
 
 
 def _action(row: DbRow[Any], identifiers: tuple[str, ...]) -> Action:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from hoop_core.bridges.airflow.values import AirflowUnavailable, Place, Row
+from hoop_core.bridges.airflow.values import AirflowSilent, AirflowUnavailable, Place, Row
 from hoop_core.config import AirflowSettings
 from hoop_core.errors import ConfigError
 from hoop_core.http import writable
@@ -145,8 +145,8 @@ class AirflowRemote:
             body = {}
         return status, body
 
-    def _silent(self, what: str) -> AirflowUnavailable:
-        return AirflowUnavailable(
+    def _silent(self, what: str) -> AirflowSilent:
+        return AirflowSilent(
             f"The Airflow {self._settings.name!r} {what}.", "Check airflow.url; Hoop looks again."
         )
 
@@ -156,7 +156,8 @@ class AirflowRemote:
             if status == httpx.codes.FORBIDDEN
             else "Look at the log of its API server."
         )
-        return AirflowUnavailable(
+        kind = AirflowSilent if status >= httpx.codes.INTERNAL_SERVER_ERROR else AirflowUnavailable
+        return kind(
             f"The Airflow {self._settings.name!r} did not let Hoop {what} (HTTP {status}).", hint
         )
 

@@ -5,32 +5,47 @@ It says nothing that may change while the task waits: Airflow does not let a tas
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from hoop_core.approvals.approval import Approval
 from hoop_core.audit.canonical import canonical
 from hoop_core.bridges.airflow.values import APPROVE, IN_HOOP, REJECT, Shown
-from hoop_core.bridges.markdown import FOLD, code, codes, fence, prose, visible
+from hoop_core.bridges.markdown import FOLD, code, codes, fence, letters, prose, visible
 from hoop_core.model import Json
 
 _MOST_BYTES = 60_000
 """MySQL keeps 64 KB of such a text, and nobody reads more."""
 _LONGEST_SUBJECT = 180
+_VALUES = {
+    "parameters": "Bound values",
+    "settings": "Settings that change what it means",
+    "staged": "Uploaded files",
+}
 
 
 def shown(approvals: Sequence[Approval], public_url: str) -> Shown:
-    """The Required Action of these requests, all of one requester and run.
+    """The Required Action of these requests for one use, all of one requester and run.
 
     Where they are too long to be shown whole, it cannot be approved there: only what was read is answered for.
     """
-    whole = _body(approvals, public_url, with_sql=True)
-    if len(whole.encode()) <= _MOST_BYTES:
-        return Shown(_subject(approvals), whole, (APPROVE, REJECT), _form())
+    if sum(map(_least, approvals)) <= _MOST_BYTES:  # to write out what is longer takes seconds
+        whole = _body(approvals, public_url, with_sql=True)
+        if len(whole.encode()) <= _MOST_BYTES:
+            return Shown(_subject(approvals), whole, (APPROVE, REJECT), _form())
     short = _body(approvals, public_url, with_sql=False)
     if len(short.encode()) > _MOST_BYTES:
         short = "\n\n".join([_TOO_LONG, *(_link(a, public_url) for a in approvals)])
     return Shown(_subject(approvals), short, (IN_HOOP, REJECT), _form())
+
+
+def _least(approval: Approval) -> int:
+    """Bytes that its texts take at least."""
+    body = approval.body
+    texts = {str(body.get("sql") or ""), str(body.get("rewritten") or "")}
+    values = (v for name in _VALUES if (v := body.get(name)))
+    return sum(map(len, texts)) + sum(len(json.dumps(v, ensure_ascii=False)) for v in values) // 2
 
 
 def _form() -> Json:
@@ -146,19 +161,20 @@ def _texts(approval: Approval) -> list[str]:
     """What was sent, and what will run where that is another text; bound values and files."""
     body = approval.body
     sent, runs = str(body.get("sql") or ""), body.get("rewritten")
-    parts = [fence(sent, "sql")]
-    if any(FOLD in p for p in (*parts, fence(str(runs or "")))):
-        parts.append(f"A line that is too long goes on after {FOLD}.")
+    parts = _block(sent, "sql")
     if runs is not None and runs != sent:
-        parts += ["With masks and filters in force, exactly this will run:", fence(runs, "sql")]
-    for name, value in (
-        ("Bound values", body.get("parameters")),
-        ("Settings that change what it means", body.get("settings")),
-        ("Uploaded files", body.get("staged")),
-    ):
-        if value:
-            parts += [f"{name}:", fence(_plain(value), "json")]
+        told = "With masks and filters in force, exactly this will run:"
+        parts += [told, *_block(str(runs), "sql")]
+    for key, name in _VALUES.items():
+        if value := body.get(key):
+            parts += [f"{name}:", *_block(_plain(value), "json")]
+    if any(FOLD in p for p in parts):
+        parts.insert(0, f"A line that is too long goes on after {FOLD}.")
     return parts
+
+
+def _block(text: str, language: str) -> list[str]:
+    return [*filter(None, [letters(text)]), fence(text, language)]
 
 
 def _plain(value: Any) -> str:

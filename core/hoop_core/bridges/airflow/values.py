@@ -18,12 +18,18 @@ WAITING = frozenset({"awaiting_input", "deferred"})
 """States of a task instance that waits for a person: since Airflow 3.3, and before."""
 
 _LONGEST = 1000
+_LAST = 2**31 - 1
+"""Airflow keeps a task's number in 32 bits."""
 
 
 class AirflowUnavailable(Unavailable):
     """An Airflow did not answer, or not as its API is described."""
 
     reason = "AIRFLOW_UNAVAILABLE"
+
+
+class AirflowSilent(AirflowUnavailable):
+    """It did not answer at all, or with an error of its own: nothing else is to be had there now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,8 @@ class Place:
         """Raises BadRequest."""
         dag, run, task = (_name(body.get(k)) for k in ("dag_id", "run_id", "task_id"))
         index = body.get("map_index", -1)
-        if not isinstance(index, int) or isinstance(index, bool) or index < -1:
-            raise BadRequest("map_index must be -1 or more.")
+        if not isinstance(index, int) or isinstance(index, bool) or not -1 <= index <= _LAST:
+            raise BadRequest(f"map_index must be from -1 to {_LAST}.")
         return cls(dag, run, task, index)
 
     @property

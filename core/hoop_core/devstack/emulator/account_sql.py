@@ -20,6 +20,7 @@ from hoop_core.devstack.emulator.account_statements import (
     Create,
     DescribeUser,
     Drop,
+    GrantDatabaseRole,
     GrantOwnership,
     GrantPrivileges,
     GrantRole,
@@ -138,6 +139,15 @@ class _Parser(TokenReader):
     def _grant(self, *, revoke: bool) -> AccountStatement:
         self._need("REVOKE" if revoke else "GRANT")
         link = "FROM" if revoke else "TO"
+        if self._take("DATABASE", "ROLE"):
+            name = self._name(2)
+            if len(name) != 2:
+                self._wrong()
+            self._need(link)
+            self._need("ROLE")
+            made = GrantDatabaseRole(name[0], name[1], self._part(), revoke)
+            self._end()
+            return made
         if self._take("ROLE"):
             role = self._part()
             self._need(link)

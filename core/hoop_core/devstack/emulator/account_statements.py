@@ -75,6 +75,16 @@ class GrantRole(AccountStatement):
 
 
 @dataclass(frozen=True, slots=True)
+class GrantDatabaseRole(AccountStatement):
+    """GRANT DATABASE ROLE SNOWFLAKE.<name> TO ROLE ..."""
+
+    database: str
+    role: str
+    to: str
+    revoke: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What privileges are granted on. `scope` is "", "all" or "future": what is `of` that kind inside
     `name`."""

@@ -374,7 +374,12 @@ class _Judge:
         if schema == INFORMATION_SCHEMA:
             known = name in _SHOWN_IN_INFORMATION_SCHEMA
         else:
-            known = schema == HISTORY_SCHEMA and self._account.exists(_table(need))
+            database = Securable(Kind.DATABASE, (HISTORY,))
+            granted = self._account.holds(self._roles, database, "IMPORTED PRIVILEGES")
+            known = schema == HISTORY_SCHEMA and (
+                self._account.exists(_table(need))
+                and (granted or self._account.holds(self._roles, _table(need), "SELECT"))
+            )
         if not known or need.privilege not in ("SELECT", ANY):
             raise no_such_object("Object", ".".join(need.on))
 

@@ -196,6 +196,7 @@ class Executor:
             "QUERY_TAG": str(session.parameter("QUERY_TAG", query.parameters)),
             "START_TIME": query.started,
             "CLIENT_APPLICATION_ID": session.application,
+            "IS_CLIENT_GENERATED_STATEMENT": bool(query.body.get("isInternal")),
         }
         try:
             query.outcome = self.performer.perform(query)

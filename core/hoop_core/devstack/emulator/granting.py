@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hoop_core.devstack.emulator.account_statements import (
+    GrantDatabaseRole,
     GrantOwnership,
     GrantPrivileges,
     GrantRole,
@@ -22,6 +23,7 @@ from hoop_core.devstack.emulator.errors import (
     no_such_object,
     not_modelled,
 )
+from hoop_core.devstack.emulator.history import DATABASE, DATABASE_ROLES, SCHEMA
 from hoop_core.devstack.emulator.results import Table, status_table
 from hoop_core.devstack.emulator.sessions import Session
 
@@ -58,6 +60,31 @@ class Granting:
             held.pop(s.role, None)
         else:
             held[s.role] = session.role
+        return status_table(DONE)
+
+    def database_role(
+        self, s: GrantDatabaseRole, session: Session, roles: frozenset[str]
+    ) -> Table:
+        """https://docs.snowflake.com/en/sql-reference/snowflake-db-roles"""
+        account = self._account
+        database = Securable(Kind.DATABASE, (s.database,))
+        views = DATABASE_ROLES.get(s.role, ()) if s.database == DATABASE else ()
+        if not views or not account.visible(roles, database):
+            raise no_such_object("Database role", f"{s.database}.{s.role}")
+        if s.to not in account.roles:
+            raise no_such_object("Role", s.to)
+        if not account.holds(roles, ACCOUNT, "MANAGE GRANTS"):
+            raise insufficient("database role", f"{s.database}.{s.role}")
+        tables = [Securable(Kind.TABLE, (DATABASE, SCHEMA, view)) for view in views]
+        schema = Securable(Kind.SCHEMA, (DATABASE, SCHEMA))
+        for privilege, on in (
+            *(("SELECT", t) for t in tables),
+            *(() if s.revoke else (("USAGE", database), ("USAGE", schema))),
+        ):
+            if s.revoke:
+                account.revoke(privilege, on, s.to)
+            else:
+                account.grant(privilege, on, s.to, by=session.role)
         return status_table(DONE)
 
     def _resolved(self, target: Target, session: Session) -> Securable:

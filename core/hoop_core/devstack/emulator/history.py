@@ -35,6 +35,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("TOTAL_ELAPSED_TIME", "BIGINT"),
         ("ROWS_PRODUCED", "BIGINT"),
         ("CLIENT_APPLICATION_ID", "VARCHAR"),
+        ("IS_CLIENT_GENERATED_STATEMENT", "BOOLEAN"),
     ),
     "LOGIN_HISTORY": (
         ("EVENT_ID", "BIGINT"),
@@ -52,6 +53,8 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 VIEWS = tuple(_COLUMNS)
+DATABASE_ROLES = {"GOVERNANCE_VIEWER": ("QUERY_HISTORY",), "SECURITY_VIEWER": ("LOGIN_HISTORY",)}
+"""Which of them each database role may read. https://docs.snowflake.com/en/sql-reference/snowflake-db-roles"""
 
 
 class History:

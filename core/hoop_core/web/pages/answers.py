@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +32,15 @@ from hoop_core.signin.refusals import Refusals
 from hoop_core.store.web_sessions import PendingAnswers
 from hoop_core.web.forms import read_form
 from hoop_core.web.pages.asked import ACTIONS, state_of
-from hoop_core.web.pages.people import People, Visitor, digest
+from hoop_core.web.pages.people import People, Visitor
 from hoop_core.web.pages.rendering import Rendering, onwards
 from hoop_core.web.pages.showing import RequestPage
 from hoop_core.web.pages.ways import client_of
 
 _LONGEST_REASON = 4000
 _LONGEST_FORM = 64 * 1024
+_PLAIN_WORD, _PLAIN_COUNT = re.compile(r"[a-z]{1,20}\Z"), re.compile(r"[0-9]{1,5}\Z")
+"""Of a form's own word for what it was made from."""
 
 
 class AnswerRefused(Refused):
@@ -148,7 +150,7 @@ class Answers:
     async def _hold(
         self, request: Request, approval: Approval, visitor: Visitor, *, do: str, reason: str
     ) -> Response:
-        provider, client = visitor.identity.issuer, client_of(request)
+        provider = visitor.identity.issuer
         if provider not in {c.name for c in self._sign_in.browser.choices}:
             refusal = AnswerRefused(
                 "Your identity provider cannot confirm you",
@@ -159,7 +161,15 @@ class Answers:
                 status=403,
             )
             return await self._refused(request, approval.id, visitor, refusal)
-        handle = digest(secrets.token_urlsafe(32))
+        key = self._people.proof_key(request)
+        errand = Errand(
+            next=f"/approvals/{approval.id}",
+            answer=self._pending.handle_for(visitor.identity.key),
+            hint=visitor.identity.name,
+            max_age=self._settings.answer_max_age_seconds,
+        )
+        # The way first: who begins too many leaves nothing behind.
+        to, journey = await self._sign_in.browser.begin_proof(errand, visitor.identity, key)
         body = {
             "approval": approval.id,
             "do": do,
@@ -167,18 +177,9 @@ class Answers:
             "state": state_of(approval),
             "person": visitor.identity.key,
             "session": visitor.handle,
+            "journey": journey,
         }
-        await asyncio.to_thread(self._pending.put, handle, body, self._seconds)
-        key = self._people.proof_key(request)
-        errand = Errand(
-            next=f"/approvals/{approval.id}",
-            answer=handle,
-            hint=visitor.identity.name,
-            max_age=self._settings.answer_max_age_seconds,
-        )
-        to = await self._sign_in.browser.begin_errand(
-            errand, provider, key, address=client["address"]
-        )
+        await asyncio.to_thread(self._pending.put, errand.answer or "", body, self._seconds)
         # Not a redirect: browsers hold a form's whole chain of redirects to `form-action`, the provider's too.
         response = self._rendering.page(
             "confirm.html", to=to, do=do, provider=provider, visitor=visitor, at=""
@@ -286,8 +287,8 @@ class Answers:
         """The request is not any more what the person had in front of them: shown again, with their text."""
         was, _, rest = seen.partition(".")
         count = rest.partition(".")[0]
-        known = was.isascii() and was.isalpha() and len(was) < 20 and count.isdecimal()
-        before = f"When you opened it, it was {was} with {int(count)} answers; " if known else ""
+        known = _PLAIN_WORD.match(was) and _PLAIN_COUNT.match(count)
+        before = f"When you opened it, it was {was} with {count} answers; " if known else ""
         fault = (
             "The request has changed since you opened this page, so your answer was not recorded. "
             f"{before}{'now' if before else 'Now'} it is {approval.status} with {len(approval.answers)}. "

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from markupsafe import Markup
+
 from hoop_core.approvals.approval import (
     Approval,
     check_answer,
@@ -15,14 +17,13 @@ from hoop_core.approvals.approval import (
     check_review,
     check_revocation,
     check_withdrawal,
-    key_of,
 )
 from hoop_core.approvals.bound import Bound
 from hoop_core.errors import ApprovalRefused
 from hoop_core.model import AnswerVerdict, ApprovalStatus, Identity, Json, Kind
 from hoop_core.records import sha256
 from hoop_core.spans import in_words
-from hoop_core.web.pages.plain import Odd, odd_characters
+from hoop_core.web.pages.plain import OddOnes, odd_characters
 from hoop_core.web.pages.statements import Difference, coloured, compared
 from hoop_core.windows import Window
 
@@ -66,6 +67,12 @@ _STATES: dict[ApprovalStatus, tuple[str, str]] = {
     ApprovalStatus.REVOKED: ("Revoked", "no"),
     ApprovalStatus.WITHDRAWN: ("Withdrawn", "over"),
 }
+_DIGESTS = {
+    "policy_digest": "Policy (SHA-256)",
+    "catalog_digest": "Tables and columns (SHA-256)",
+    "terms_digest": "Approvers and terms (SHA-256)",
+    "shown_digest": "Masks and row filters (SHA-256)",
+}
 ACTIONS = ("approve", "reject", "withdraw", "revoke", "break_glass", "review")
 
 
@@ -85,13 +92,27 @@ class Text:
     """A statement as a page shows it."""
 
     exact: str
-    html: Any
     sha256: str
-    odd: list[Odd]
+    odd: OddOnes
+
+    @property
+    def html(self) -> Markup:
+        """Made when it is asked for: a page that compares two texts shows neither by itself."""
+        return coloured(self.exact)
 
     @classmethod
     def of(cls, sql: str) -> Text:
-        return cls(sql, coloured(sql), sha256(sql), odd_characters(sql, foreign=True))
+        return cls(sql, sha256(sql), odd_characters(sql))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a gap of a template may hold: all of it, for it is what an approver signs."""
+
+    slot: str
+    words: str
+    choices: list[tuple[str, list[str]]]
+    """What a list is called, and the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +156,9 @@ class Asked:
     bound_left_out: int
     example: Text | None
     """Of a standing approval: one of its statements as it would run."""
-    bounds: list[tuple[str, str]]
+    bounds: list[Limit]
+    rests_on: list[tuple[str, str]]
+    """By what else the grant is bound: digests, and where names are looked up."""
     staged: list[Json]
     windows: list[str]
     approved_by: list[Json]
@@ -199,7 +222,8 @@ def asked(approval: Approval, visitor: Identity, now: datetime) -> Asked:
         bound=bound,
         bound_left_out=left_out,
         example=_example(question),
-        bounds=[(str(k), _words(v)) for k, v in (question.get("bounds") or {}).items()],
+        bounds=[_limit(str(k), v) for k, v in (question.get("bounds") or {}).items()],
+        rests_on=_rests_on(question),
         staged=question.get("staged") or [],
         windows=[str(Window.from_json(w)) for w in question.get("windows") or ()],
         approved_by=[a for a in approval.answers if a["verdict"] == AnswerVerdict.APPROVE],
@@ -276,17 +300,21 @@ def _example(question: Json) -> Text | None:
     return Text.of(text) if question.get("kind") == STANDING and isinstance(text, str) else None
 
 
-def _words(limit: Any) -> str:
-    """What a slot of a template may hold: `date, days before 7`."""
+def _limit(slot: str, limit: Any) -> Limit:
+    """Of a gap: `date, days before 7`, and the texts that it may hold."""
     if not isinstance(limit, dict):
-        return str(limit)
+        return Limit(slot, str(limit), [])
     kind = [str(limit["type"])] if "type" in limit else []
-    rest = [f"{k.replace('_', ' ')} {_listed(v)}" for k, v in limit.items() if k != "type"]
-    return ", ".join(kind + rest)
+    rest = {k.replace("_", " "): v for k, v in limit.items() if k != "type"}
+    single = [f"{k} {v}" for k, v in rest.items() if not isinstance(v, list)]
+    several = [(k, [str(one) for one in v]) for k, v in rest.items() if isinstance(v, list)]
+    return Limit(slot, ", ".join(kind + single), several)
 
 
-def _listed(value: Any) -> str:
-    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _rests_on(question: Json) -> list[tuple[str, str]]:
+    names = [n for n in question.get("names") or () if n]
+    found = [("Names are looked up in", ".".join(map(str, names)))] if names else []
+    return found + [(label, str(question[k])) for k, label in _DIGESTS.items() if question.get(k)]
 
 
 def _difference(sent: Text | None, runs: Text | None) -> Difference | None:
@@ -364,9 +392,3 @@ def _can(approval: Approval, visitor: Identity) -> dict[str, str | None]:
         except ApprovalRefused as e:
             found[name] = e.message
     return found
-
-
-def answered_by(approval: Approval, visitor: Identity) -> Json | None:
-    """What this visitor has answered."""
-    mine = [a for a in approval.answers if key_of(a["approver"]) == visitor.key]
-    return mine[-1] if mine else None

@@ -13,10 +13,12 @@ from hoop_core.store.web_sessions import PendingAnswers
 from hoop_core.web.pages.answers import Answers
 from hoop_core.web.pages.doors import Doors
 from hoop_core.web.pages.live import Live
+from hoop_core.web.pages.making import Workshop
 from hoop_core.web.pages.people import People
 from hoop_core.web.pages.rendering import Rendering
 from hoop_core.web.pages.routes import Pages
 from hoop_core.web.pages.showing import RequestPage
+from hoop_core.web.reads import Reads
 from hoop_core.web.sso import SsoPages
 from hoop_core.web.visibility import Visibility
 
@@ -30,12 +32,14 @@ def build_pages(
     sign_in: SignIn,
     guard: Guard,
     stopping: Callable[[], bool],
+    reads: Reads,
 ) -> Pages:
     """`stopping` says whether the process is about to end: then no page is kept on the line."""
     rendering = Rendering()
     visibility = Visibility(settings.gateway.readers, store, log)
     people = People(settings.pages, store, public_url=public_url)
-    requests = RequestPage(guard, visibility, rendering)
+    workshop = Workshop()
+    requests = RequestPage(guard, visibility, rendering, workshop)
     answers = Answers(
         settings.pages,
         settings.sign_in,
@@ -58,4 +62,6 @@ def build_pages(
         sso=SsoPages(sign_in, sign_in.browser, rendering, sent_back=doors.sent_back),
         live=Live(store, most=settings.pages.live_pages, stopping=stopping),
         rendering=rendering,
+        workshop=workshop,
+        reads=reads,
     )

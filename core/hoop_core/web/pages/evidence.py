@@ -10,7 +10,7 @@ from typing import Any
 from hoop_core.approvals.approval import Approval
 from hoop_core.model import Json
 from hoop_core.web.pages.asked import events_of
-from hoop_core.web.pages.statements import MOST_SHOWN, coloured
+from hoop_core.web.pages.statements import coloured
 
 _TITLES = {
     "session.opened": ("Session opened", "over"),
@@ -39,12 +39,14 @@ _FACTS = (
     ("executed_sha256", "Executed text (SHA-256)"),
     ("verdict", "Verdict"),
 )
-_MOST_RAW = 20_000
+_MOST_SQL, _MOST_RAW = 2_000, 20_000
+_ROOM = 200_000
+"""Characters of statements and entries on one page: a session may be full of long ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry. `raw` is all of it."""
+    """One entry. `raw` is all of it; `sql_cut` and `cut` say whether there is more than is shown."""
 
     seq: int
     at: str
@@ -52,6 +54,7 @@ class Step:
     title: str
     tone: str
     sql: Any
+    sql_cut: bool
     approval: str
     facts: list[tuple[str, str]]
     raw: str
@@ -59,26 +62,41 @@ class Step:
 
 
 def steps_of(entries: Iterable[Json], asked: Mapping[str, Approval]) -> list[Step]:
-    """`asked` are the questions of these entries, with what became of them."""
-    return [_step(entry, asked) for entry in entries]
+    """As many of them as a page has room for, at least one. `asked` are the questions of these entries, with what
+    became of them.
+    """
+    found: list[Step] = []
+    room = _ROOM
+    for entry in entries:
+        text, raw = _texts(entry.get("data") or {})
+        room -= len(text[:_MOST_SQL]) + len(raw[:_MOST_RAW])
+        if found and room < 0:
+            break
+        found.append(_step(entry, asked, text, raw))
+    return found
 
 
-def _step(entry: Json, asked: Mapping[str, Approval]) -> Step:
+def _texts(data: Mapping[str, Any]) -> tuple[str, str]:
+    """The statement of an entry, and all of it."""
+    raw = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True)
+    return str(data.get("executed") or data.get("sql") or ""), raw
+
+
+def _step(entry: Json, asked: Mapping[str, Approval], text: str, raw: str) -> Step:
     data: Mapping[str, Any] = entry.get("data") or {}
     kind = str(entry["kind"])
     title, tone = _TITLES.get(kind, (kind.replace(".", " ").replace("_", " ").capitalize(), "over"))
     if kind == "statement.outcome" and data.get("status") != "succeeded":
         title, tone = "Did not succeed", "no"
-    text = data.get("executed") or data.get("sql") or ""
     approval = str(data.get("approval") or "")
-    raw = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True)
     return Step(
         seq=int(entry["seq"]),
         at=str(entry["at"]),
         kind=kind,
         title=title,
         tone=tone,
-        sql=coloured(str(text)[:MOST_SHOWN]) if text else "",
+        sql=coloured(text[:_MOST_SQL]) if text else "",
+        sql_cut=len(text) > _MOST_SQL,
         approval=approval,
         facts=[
             *((label, _brief(data[key])) for key, label in _FACTS if _told(data.get(key))),

@@ -55,12 +55,14 @@ class People:
 
     # ------------------------------------------------------------------ sessions
 
-    async def visitor(self, request: Request) -> Visitor | None:
-        """Who is signed in with this browser. Raises StoreUnavailable."""
+    async def visitor(self, request: Request, *, touch: bool = True) -> Visitor | None:
+        """Who is signed in with this browser. What an open page asks by itself is no use of the session (not
+        `touch`). Raises StoreUnavailable.
+        """
         raw = self._cookie(request, self._session_cookie)
         if not raw:
             return None
-        found = await asyncio.to_thread(self._sessions.find, digest(raw))
+        found = await asyncio.to_thread(self._sessions.find, digest(raw), touch=touch)
         if found is None:
             return None
         return Visitor(identity_from_json(found.identity), found.handle, _csrf(raw))

@@ -5,19 +5,20 @@ What a reader could not see is written out, as [U+202E]. Nothing is left out and
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters and symbols that look like nothing at all."""
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from hoop_core.characters import code_of, foreign, name_of, unseen
+
 _MOST_MARKS = 2
 """Accents on one letter; more of them reach over the lines above and below."""
-_MOST_SPACES, _MOST_LINES = 40, 6
+_MOST_COLUMNS, _MOST_LINES, _TAB = 40, 6, 4
 _MOST_LISTED = 20
+_PART = re.compile(r"(?P<words>[!-~]++(?: [!-~]++)*+)|(?P<blank>[ \t\n]++)|(?P<other>.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,57 +30,36 @@ class Odd:
     times: int
 
 
-def name_of(character: str) -> str:
-    return unicodedata.name(character, "") or (
-        "CONTROL CHARACTER" if unicodedata.category(character) == "Cc" else "UNASSIGNED"
-    )
+@dataclass(frozen=True, slots=True)
+class OddOnes:
+    """The rarest first, as the one letter that deceives stands there once; `more` are not listed."""
+
+    listed: list[Odd]
+    more: int
 
 
-def code_of(character: str) -> str:
-    return f"U+{ord(character):04X}"
-
-
-def unseen(character: str) -> bool:
-    """Whether a reader would not see it, or would see something else."""
-    if " " <= character <= "~" or character in "\n\t":
-        return False
-    category = unicodedata.category(character)
-    selector = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
-    return category in _UNSEEN or category == "Zs" or selector or character in _BLANKS
-
-
-def odd_characters(text: str, *, foreign: bool) -> list[Odd]:
-    """Which there are; with `foreign` also letters that are not ASCII, as some look like those that are."""
-    if text.isascii() and text.isprintable():
-        return []
-    counted = Counter(c for c in text if unseen(c) or (foreign and not c.isascii()))
-    listed = counted.most_common(_MOST_LISTED)
-    return [Odd(code_of(c), name_of(c), n) for c, n in listed]
+def odd_characters(text: str) -> OddOnes:
+    """What is not printable ASCII: unseen, or a letter that may look like another."""
+    found = foreign(text)
+    listed = [Odd(code_of(c), name_of(c), times) for c, times in found[:_MOST_LISTED]]
+    return OddOnes(listed, len(found) - len(listed))
 
 
 def marked(text: str, *, foreign: bool = False) -> Markup:
     """The text as HTML. With `foreign` every letter outside ASCII is marked, for it may look like another."""
-    if text.isascii() and text.isprintable() and " " * _MOST_SPACES not in text:
+    if len(text) < _MOST_COLUMNS and text.isascii() and text.isprintable():
         return escape(text)
     out: list[str] = []
     marks = 0
-    at = 0
-    while at < len(text):
-        character = text[at]
-        if character in " \n":
-            run = _run(text, at, character)
-            out.append(_space(character, run))
-            at += run
-            continue
-        at += 1
-        marks = marks + 1 if unicodedata.combining(character) else 0
-        if unseen(character) or marks > _MOST_MARKS:
-            out.append(_written_out(character))
-        elif foreign and not character.isascii():
-            title = escape(f"{code_of(character)} {name_of(character)}")
-            out.append(f'<span class="foreign" title="{title}">{escape(character)}</span>')
+    for part in _PART.finditer(text):
+        words, blank, character = part.groups()
+        marks = marks + 1 if character and unicodedata.combining(character) else 0
+        if words:
+            out.append(str(escape(words)))
+        elif blank:
+            out.append(_blank(blank))
         else:
-            out.append(str(escape(character)))
+            out.append(_written_out(character) if marks > _MOST_MARKS else _one(character, foreign))
     return Markup("".join(out))  # noqa: S704 - every piece is escaped above
 
 
@@ -93,22 +73,34 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+@lru_cache(maxsize=4096)
+def _one(character: str, foreign: bool) -> str:
+    if unseen(character):
+        return _written_out(character)
+    if foreign and not character.isascii():
+        title = escape(f"{code_of(character)} {name_of(character)}")
+        return f'<span class="foreign" title="{title}">{escape(character)}</span>'
+    return str(escape(character))
+
+
 def _written_out(character: str) -> str:
     title = escape(name_of(character))
     return f'<span class="unseen" title="{title}">[{code_of(character)}]</span>'
 
 
-def _run(text: str, at: int, character: str) -> int:
-    end = at
-    while end < len(text) and text[end] == character:
-        end += 1
-    return end - at
-
-
-def _space(character: str, run: int) -> str:
-    """Space in such amounts that something is to be pushed out of sight is counted instead."""
-    if character == " " and run >= _MOST_SPACES:
-        return f' <span class="unseen">[{run} spaces]</span> '
-    if character == "\n" and run >= _MOST_LINES:
-        return f'\n<span class="unseen">[{run} line ends]</span>\n'
-    return character * run
+def _blank(run: str) -> str:
+    """White space in such amounts that something is to be pushed out of sight is counted instead, whatever it is
+    made of.
+    """
+    told = [
+        f"{count} {name if count > 1 else name[:-1]}"
+        for count, name in (
+            (run.count(" "), "spaces"), (run.count("\t"), "tabs"), (run.count("\n"), "line ends"))
+        if count
+    ]  # fmt: skip
+    lines = run.count("\n")
+    widest = max(len(line.expandtabs(_TAB)) for line in run.split("\n"))
+    if lines < _MOST_LINES and widest < _MOST_COLUMNS:
+        return run
+    end = "\n" if lines else " "
+    return f'{end}<span class="unseen">[{", ".join(told)}]</span>{end}'

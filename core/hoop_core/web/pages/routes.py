@@ -28,12 +28,14 @@ from hoop_core.web.pages.asked import EXCEPTION, STANDING, line_of
 from hoop_core.web.pages.doors import Doors
 from hoop_core.web.pages.evidence import steps_of
 from hoop_core.web.pages.live import ALL, Live
+from hoop_core.web.pages.making import TooManyPages, Workshop
 from hoop_core.web.pages.people import People, Visitor
 from hoop_core.web.pages.rendering import HEADERS, Rendering, onwards
 from hoop_core.web.pages.showing import RequestPage
 from hoop_core.web.pages.ways import HOME, way_to
+from hoop_core.web.reads import Reads, What
 from hoop_core.web.sso import SsoPages
-from hoop_core.web.visibility import Visibility
+from hoop_core.web.visibility import Visibility, is_own, is_own_session
 
 _log = structlog.get_logger(__name__)
 _ROWS = 25
@@ -66,10 +68,13 @@ class Pages:
         sso: SsoPages,
         live: Live,
         rendering: Rendering,
+        workshop: Workshop,
+        reads: Reads,
     ) -> None:
         self._guard, self._visible_to, self._people = guard, visibility, people
         self._requests, self._answers, self._doors, self._sso = requests, answers, doors, sso
-        self._live, self.rendering = live, rendering
+        self._live, self.rendering, self._workshop = live, rendering, workshop
+        self._reads = reads
 
     @property
     def refusals(self) -> Refusals:
@@ -131,17 +136,29 @@ class Pages:
 
     def _for_visitors(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def call(request: Request) -> Response:
-            visitor = await self._people.visitor(request)
+            by_itself = "x-hoop-live" in request.headers or request.url.path == "/live"
+            visitor = await self._people.visitor(request, touch=not by_itself)
             if visitor is not None:
                 return await endpoint(request, visitor)
-            if "x-hoop-live" in request.headers or request.url.path == "/live":
+            if by_itself:
                 return self.rendering.message("You are signed out", "Sign in again.", status=401)
             return onwards("/sign-in?" + urlencode({"next": way_to(request)}))
 
         return call
 
+    async def _made(self, visitor: Visitor, work: Callable[[], Response]) -> Response:
+        return await self._workshop.make(visitor.identity.key, work)
+
     async def _home(self, _request: Request) -> Response:
         return onwards("/approvals")
+
+    async def _looked_at(self, approval: Approval, visitor: Visitor) -> None:
+        if not is_own(visitor.identity, approval):
+            await self._looked(visitor, "approval", approval.id)
+
+    async def _looked(self, visitor: Visitor, what: What, about: str) -> None:
+        """Raises StoreUnavailable."""
+        await self._reads.looked(visitor.identity, what, about, "pages")
 
     # ------------------------------------------------------------------ approvals
 
@@ -150,7 +167,9 @@ class Pages:
         if tab not in _TABS:
             raise BadRequest("There is no such list.", f"One of: {', '.join(_TABS)}.")
         wanted = self._wanted(tab, visitor.identity, _before(request))
-        return await asyncio.to_thread(self._list, visitor, tab, wanted)
+        if tab != "mine":
+            await self._looked(visitor, "approvals", tab)
+        return await self._made(visitor, lambda: self._list(visitor, tab, wanted))
 
     def _wanted(
         self, tab: str, caller: Identity, before: tuple[datetime, str] | None
@@ -196,12 +215,14 @@ class Pages:
 
     async def request(self, request: Request, visitor: Visitor) -> Response:
         approval = await self._requests.visible(request.path_params["id"], visitor.identity)
+        await self._looked_at(approval, visitor)
         said = request.query_params.get("said", "")
         return await self._requests.show(approval, visitor, said=said)
 
     async def statement(self, request: Request, visitor: Visitor) -> Response:
         """The exact text that will run, byte for byte; as a file, so that no browser makes anything of it."""
         approval = await self._requests.visible(request.path_params["id"], visitor.identity)
+        await self._looked_at(approval, visitor)
         body = approval.body
         wanted = "sql" if request.query_params.get("which") == "sent" else "rewritten"
         text = body.get("template") or body.get(wanted)
@@ -218,7 +239,9 @@ class Pages:
     # ------------------------------------------------------------------ standing grants
 
     async def standing(self, request: Request, visitor: Visitor) -> Response:
-        return await asyncio.to_thread(self._standing, visitor, _before(request))
+        before = _before(request)
+        await self._looked(visitor, "approvals", "standing")
+        return await self._made(visitor, lambda: self._standing(visitor, before))
 
     def _standing(self, visitor: Visitor, before: tuple[datetime, str] | None) -> Response:
         seen_by, now = self._visible_to.seen_by(visitor.identity), utc_now()
@@ -241,6 +264,8 @@ class Pages:
         found = await asyncio.to_thread(
             self._visible_to.sessions, visitor.identity, before=before, limit=_ROWS + 1
         )
+        if not all(is_own_session(visitor.identity, session) for session in found):
+            await self._looked(visitor, "sessions", "all")
         last = found[_ROWS - 1] if len(found) > _ROWS else None
         older = last and urlencode({"before": f"{last['opened_at']}~{last['id']}"})
         return self.rendering.page(
@@ -258,13 +283,16 @@ class Pages:
             raise NoSuchApproval(
                 f"There is no session {wanted} for you.", "You see your own sessions."
             )
-        return await asyncio.to_thread(self._session, visitor, found[0], _number(request))
+        if not is_own_session(visitor.identity, found[0]):
+            await self._looked(visitor, "session", wanted)
+        skip = _number(request)
+        return await self._made(visitor, lambda: self._session(visitor, found[0], skip))
 
     def _session(self, visitor: Visitor, session: dict[str, Any], skip: int) -> Response:
         entries, whole = self._visible_to.entries(session["id"])
         part = entries[skip : skip + _ENTRIES]
         steps = steps_of(part, self._answers_to(part, visitor.identity))
-        following = skip + _ENTRIES if len(entries) > skip + _ENTRIES else None
+        following = skip + len(steps) if len(entries) > skip + len(steps) else None
         return self.rendering.page(
             "session.html",
             visitor=visitor,
@@ -304,6 +332,8 @@ def _fault(error: HoopError) -> tuple[str, int]:
             return "Nothing here", 404
         case TooManyFailures():
             return "Too many failed sign-ins", 429
+        case TooManyPages():
+            return "Too many pages at once", 429
         case BadRequest():
             return "This request cannot be read", 400
         case Unavailable():

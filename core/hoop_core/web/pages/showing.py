@@ -7,19 +7,23 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hoop_core.approvals.approval import OPEN, Approval, NoSuchApproval
+from hoop_core.approvals.approval import OPEN, Approval, NoSuchApproval, key_of
 from hoop_core.audit.log import utc_now
 from hoop_core.guard import Guard
-from hoop_core.model import Identity
-from hoop_core.web.pages.asked import answered_by, asked
+from hoop_core.model import ApprovalStatus, Identity, Json
+from hoop_core.web.pages.asked import asked
+from hoop_core.web.pages.making import Workshop
 from hoop_core.web.pages.people import Visitor
 from hoop_core.web.pages.rendering import Rendering
 from hoop_core.web.visibility import Visibility
 
 
 class RequestPage:
-    def __init__(self, guard: Guard, visibility: Visibility, rendering: Rendering) -> None:
+    def __init__(
+        self, guard: Guard, visibility: Visibility, rendering: Rendering, workshop: Workshop
+    ) -> None:
         self._guard, self._visible_to, self._rendering = guard, visibility, rendering
+        self._workshop = workshop
 
     async def visible(self, identifier: str, viewer: Identity) -> Approval:
         """Raises NoSuchApproval, also where it is not for this viewer: both look the same."""
@@ -42,8 +46,9 @@ class RequestPage:
         reason: str = "",
     ) -> Response:
         """`said` is the answer that was just recorded; `fault` what was wrong with a form, `reason` what it said."""
-        return await asyncio.to_thread(
-            self._show, approval, visitor, status, {"said": said, "fault": fault, "reason": reason}
+        given = {"said": said, "fault": fault, "reason": reason}
+        return await self._workshop.make(
+            visitor.identity.key, lambda: self._show(approval, visitor, status, given)
         )
 
     def _show(
@@ -56,6 +61,7 @@ class RequestPage:
             at="standing" if approval.scope else "approvals",
             asked=asked(approval, visitor.identity, utc_now()),
             mine=answered_by(approval, visitor.identity),
+            done=is_done(approval, visitor.identity, given["said"]),
             outdated=self.outdated(approval),
             **given,
         )
@@ -71,3 +77,25 @@ def _nothing(identifier: str) -> NoSuchApproval:
         f"There is no request {identifier[:80]} for you.",
         "You see what you have asked for, and what a group of yours may answer.",
     )
+
+
+def is_done(approval: Approval, visitor: Identity, said: str) -> bool:
+    """Whether this visitor has done what an address says: anybody can write an address."""
+    act = approval.emergency or {}
+    done: dict[str, Json | None] = {
+        "withdraw": approval.revocation if approval.status is ApprovalStatus.WITHDRAWN else None,
+        "revoke": approval.revocation if approval.status is ApprovalStatus.REVOKED else None,
+        "break_glass": act,
+        "review": act.get("review"),
+    }
+    by = (done.get(said) or {}).get("by")
+    if said in {"approve", "reject"}:
+        mine = answered_by(approval, visitor)
+        by = mine["approver"] if mine and mine["verdict"] == said else None
+    return isinstance(by, dict) and key_of(by) == visitor.key
+
+
+def answered_by(approval: Approval, visitor: Identity) -> Json | None:
+    """What this visitor has answered."""
+    mine = [a for a in approval.answers if key_of(a["approver"]) == visitor.key]
+    return mine[-1] if mine else None

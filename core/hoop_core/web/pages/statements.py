@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 from markupsafe import Markup
 from sqlglot import TokenType
 
 from hoop_core.errors import StatementRefused
 from hoop_core.sql.limits import scan
+from hoop_core.web.pages.alignment import aligned
 from hoop_core.web.pages.plain import marked
 
-MOST_SHOWN = 60_000
-"""Characters of a text on a page; of a longer one its beginning and its end."""
+_MOST_COLOURED = 60_000
+"""Characters; a longer text stands there whole, too, but as it is, and is not compared."""
 _WIDE = 96
-_MOST_COMPARED = 3_000_000
-"""Pieces of one text times those of the other, behind and before what both begin and end with."""
 _STRINGS = frozenset(
     t for t in TokenType if t.name.endswith("STRING") and t.name not in {"STRING_TYPE"}
 )
@@ -40,6 +38,7 @@ _HEADS = frozenset(
 )
 _JOINS = _words("JOIN LEFT RIGHT FULL INNER CROSS NATURAL ASOF")
 _PLAIN_NAME = re.compile(r'"[A-Z_][A-Z0-9_$]*"\Z')
+_BLANKS = frozenset({"space", "comment"})
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\s+[A-Za-z]+)*\Z")  # some keywords are of two words
 
 
@@ -113,7 +112,7 @@ class _Layout:
     def made(self) -> list[Piece]:
         before: Piece | None = None
         for n, piece in enumerate(self._given):
-            if piece.kind in {"space", "comment"}:
+            if piece.kind in _BLANKS:
                 # the break that was made here takes the place of a blank
                 if not (piece.kind == "space" and self._broken() and "\n" not in piece.text):
                     self._put(piece)
@@ -166,7 +165,7 @@ def _queries(given: Sequence[Piece]) -> dict[int, tuple[bool, int]]:
     size, waiting = 0, -1
     for n, piece in enumerate(given):
         size += len(piece.text)
-        if piece.kind in {"space", "comment"}:
+        if piece.kind in _BLANKS:
             continue
         if waiting >= 0:
             found[waiting] = (piece.text.upper() in {"SELECT", "WITH"}, 0)
@@ -181,31 +180,30 @@ def _queries(given: Sequence[Piece]) -> dict[int, tuple[bool, int]]:
 
 
 def coloured(sql: str) -> Markup:
-    """One text."""
-    if len(sql) > MOST_SHOWN:
-        return _ends_only(sql)
-    return Markup("").join(_html(p) for p in laid_out(pieces(sql)))
+    """One text, all of it."""
+    if len(sql) > _MOST_COLOURED:
+        return marked(sql, foreign=True)
+    return _all(laid_out(pieces(sql)))
 
 
 def compared(before: str, after: str) -> Difference | None:
-    """None when they are too long, or too different, to be compared on a page."""
-    if max(len(before), len(after)) > MOST_SHOWN:
+    """None when they are too long, or too different, to be compared on a page. Comments and white space make no
+    difference: nothing of them runs.
+    """
+    if max(len(before), len(after)) > _MOST_COLOURED:
         return None
     old, new = _units(laid_out(pieces(before))), _units(laid_out(pieces(after)))
-    head = _common(old, new)
-    tail = _common(old[head:][::-1], new[head:][::-1])
-    left, right = old[head : len(old) - tail], new[head : len(new) - tail]
-    if len(left) * len(right) > _MOST_COMPARED:
+    pairs = aligned([_key(u) for u in old], [_key(u) for u in new])
+    if pairs is None:
         return None
-    matcher = SequenceMatcher(
-        None, [_key(u) for u in left], [_key(u) for u in right], autojunk=False
-    )
-    steps: list[_Step] = [("equal", _flat(old[:head]), _flat(new[:head]))]
-    steps += [
-        (tag, _flat(left[i:j]), _flat(right[k:m])) for tag, i, j, k, m in matcher.get_opcodes()
-    ]
-    steps.append(("equal", _flat(old[len(old) - tail :]), _flat(new[len(new) - tail :])))
-    return _marked_up(_joined(steps))
+    made = _Comparison()
+    at, there = 0, 0
+    for i, k in [*pairs, (len(old), len(new))]:
+        made.changed(_flat(old[at:i]), _flat(new[there:k]))
+        if i < len(old):
+            made.same(old[i], new[k])
+        at, there = i + 1, k + 1
+    return made.difference()
 
 
 _Unit = list[Piece]
@@ -218,11 +216,11 @@ def _units(given: Sequence[Piece]) -> list[_Unit]:
     opens = _queries(given)
     before: Piece | None = None
     for n, piece in enumerate(given):
-        if piece.kind in {"space", "comment"}:
+        if piece.kind in _BLANKS:
             units[-1].append(piece)
             continue
         closes = piece.text == ")" and len(query) > 1 and query.pop()
-        if closes or (query[-1] and _begins_clause(piece, before)):
+        if (closes or (query[-1] and _begins_clause(piece, before))) and _key(units[-1]):
             units.append([])
         units[-1].append(piece)
         ends = piece.text == "," or piece.text.upper() in _HEADS
@@ -232,94 +230,93 @@ def _units(given: Sequence[Piece]) -> list[_Unit]:
         if ends and query[-1]:
             units.append([])
         before = piece
-    return [part for unit in units for part in _bare(unit) if part]
+    if len(units) > 1 and not _key(units[-1]):
+        trail = units.pop()
+        units[-1] += trail
+    return units
 
 
-def _bare(unit: _Unit) -> tuple[_Unit, _Unit, _Unit]:
-    """White space around it is no part of an item."""
-    start, end = 0, len(unit)
-    while start < end and unit[start].kind == "space":
-        start += 1
-    while end > start and unit[end - 1].kind == "space":
-        end -= 1
-    return unit[:start], unit[start:end], unit[end:]
-
-
-def _key(unit: _Unit) -> str:
-    return "".join(p.key for p in unit)
+def _key(unit: _Unit) -> tuple[str, ...]:
+    """What an item means."""
+    return tuple(p.key for p in unit if p.kind not in _BLANKS)
 
 
 def _flat(units: Sequence[_Unit]) -> list[Piece]:
     return [p for u in units for p in u]
 
 
-_Step = tuple[str, list[Piece], list[Piece]]
+class _Comparison:
+    """Both sides, and both in one, as they grow."""
+
+    def __init__(self) -> None:
+        self._before, self._after, self._inline = list[str](), list[str](), list[str]()
+        self._removed = self._added = 0
+
+    def same(self, old: _Unit, new: _Unit) -> None:
+        shown = _all(new)
+        self._before.append(_all(old))
+        self._after.append(shown)
+        self._inline.append(shown)
+
+    def changed(self, old: _Unit, new: _Unit) -> None:
+        if not old and not new:
+            return
+        gone, come = _Wrapped.of("del", old), _Wrapped.of("ins", new)
+        self._removed += bool(gone.inside)
+        self._added += bool(come.inside)
+        self._before.append(gone.whole)
+        self._after.append(come.whole)
+        lead, trail = (come.lead, come.trail) if come.inside else (gone.lead, gone.trail)
+        self._inline.append(lead + gone.inside + come.inside + trail)
+
+    def difference(self) -> Difference:
+        before, after, inline = map(_joined, (self._before, self._after, self._inline))
+        return Difference(before, after, inline, self._removed, self._added)
 
 
-def _joined(steps: Iterable[_Step]) -> list[_Step]:
-    """Changes with nothing but a space between them are one: word after word reads badly."""
-    out: list[_Step] = []
-    for tag, a, b in steps:
-        small = tag == "equal" and all(p.kind == "space" for p in b)
-        changed = "change" if tag != "equal" else "equal"
-        if out and out[-1][0] == "change" and (changed == "change" or small):
-            out[-1] = ("change", out[-1][1] + a, out[-1][2] + b)
-        else:
-            out.append((changed, list(a), list(b)))
-    return out
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    """A change, marked without the white space around it."""
 
+    lead: Markup
+    inside: Markup
+    trail: Markup
 
-def _marked_up(steps: Iterable[_Step]) -> Difference:
-    before: list[Markup] = []
-    after: list[Markup] = []
-    inline: list[Markup] = []
-    removed = added = 0
-    for tag, a, b in steps:
-        if tag == "equal":
-            same = [_html(p) for p in b]
-            before.extend(_html(p) for p in a)
-            after.extend(same)
-            inline.extend(same)
-            continue
-        gone, come = _wrapped("del", a), _wrapped("ins", b)
-        removed += any(p.kind != "space" for p in a)
-        added += any(p.kind != "space" for p in b)
-        before.append(gone)
-        after.append(come)
-        inline += [gone, come]
-    join = Markup("").join
-    return Difference(join(before), join(after), join(inline), removed, added)
+    @property
+    def whole(self) -> Markup:
+        return self.lead + self.inside + self.trail
 
-
-def _wrapped(tag: str, given: Sequence[Piece]) -> Markup:
-    if not given:
-        return Markup("")
-    inside = Markup("").join(_html(p) for p in given)
-    if all(p.kind == "space" for p in given):
-        return inside if tag == "ins" else Markup("")
-    return (_REMOVED if tag == "del" else _ADDED).format(inside)
+    @classmethod
+    def of(cls, tag: str, given: _Unit) -> _Wrapped:
+        start, end = 0, len(given)
+        while start < end and given[start].kind == "space":
+            start += 1
+        while end > start and given[end - 1].kind == "space":
+            end -= 1
+        inside = _all(given[start:end])
+        wrapped = (_REMOVED if tag == "del" else _ADDED).format(inside) if inside else inside
+        return cls(_all(given[:start]), wrapped, _all(given[end:]))
 
 
 _REMOVED = Markup('<del><span class="sr">removed: </span>{}</del>')
 _ADDED = Markup('<ins><span class="sr">added: </span>{}</ins>')
 
 
-def _html(piece: Piece) -> Markup:
-    text = marked(piece.text, foreign=True)
+def _all(given: Iterable[Piece]) -> Markup:
+    return _joined(_html(p) for p in given)
+
+
+def _joined(parts: Iterable[str]) -> Markup:
+    return Markup("".join(parts))  # noqa: S704 - of pieces that are escaped
+
+
+def _html(piece: Piece) -> str:
+    text = str(marked(piece.text, foreign=True))
     if piece.kind in {"space", "sign"}:
         return text
     if piece.kind == "word" and piece.text.upper().split()[0] not in _KEYWORDS:
         return text
-    return Markup('<span class="t-{}">{}</span>').format(piece.kind, text)
-
-
-def _ends_only(sql: str) -> Markup:
-    half = MOST_SHOWN // 2
-    left_out = len(sql) - 2 * half
-    gap = Markup('\n<strong class="unseen">[{} characters are not shown here]</strong>\n')
-    return (
-        marked(sql[:half], foreign=True) + gap.format(left_out) + marked(sql[-half:], foreign=True)
-    )
+    return f'<span class="t-{piece.kind}">{text}</span>'
 
 
 def _between(gap: str) -> list[Piece]:
@@ -359,15 +356,6 @@ def _begins_clause(piece: Piece, before: Piece | None) -> bool:
 def _column(column: int, text: str) -> int:
     _, newline, rest = text.rpartition("\n")
     return len(rest) if newline else column + len(text)
-
-
-def _common(a: Sequence[_Unit], b: Sequence[_Unit]) -> int:
-    n = 0
-    for one, other in zip(a, b, strict=False):
-        if _key(one) != _key(other):
-            break
-        n += 1
-    return n
 
 
 _KEYWORDS = _words(

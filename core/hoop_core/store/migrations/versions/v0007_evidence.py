@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("size", _Big, nullable=False),
         sa.Column("subtrees", sa.LargeBinary(), nullable=False),
         sa.Column("at", sa.String(length=32), nullable=False),
+        sa.Column("checkpoints", sa.String(length=64), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("writer", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_head")),
@@ -50,6 +51,7 @@ def upgrade() -> None:
         sa.Column("size", _Big, nullable=False),
         sa.Column("published_at", UtcDateTime(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("cosigned", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_log_witnesses")),
     )
 

@@ -1,24 +1,26 @@
-"""How far each channel has told of the log. A replica that sends holds the channel's lease meanwhile.
+"""How far each follower of the log has come. The replica that works for one holds its lease meanwhile.
 
 A crash between a message and its cursor sends it once more, with the same id: at least once, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, TextClause, case, func, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from hoop_core.audit.log import AuditLog
 from hoop_core.model import Json
 from hoop_core.store import Store
-from hoop_core.store.tables import TOLD_OF, log_entries, notification_cursors
+from hoop_core.store.tables import log_entries, notification_cursors
 
 _PAGE = 100
+_LONGEST_PAUSE = 300.0
 _c = notification_cursors.c
 
 
@@ -31,6 +33,12 @@ class Cursor:
     next_at: datetime | None
 
 
+def pause(tries: int) -> float:
+    """Seconds before the next try: doubling, up to five minutes, and never the same for all followers."""
+    longest = min(2.0 ** min(tries + 1, 12), _LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret hangs on it
+
+
 class LeaseLost(Exception):
     """Another replica took the channel meanwhile: this one was held up for too long."""
 
@@ -38,8 +46,22 @@ class LeaseLost(Exception):
 class Cursors:
     """Synchronous; each method is one short transaction. Raises StoreUnavailable."""
 
-    def __init__(self, store: Store, log: AuditLog, *, owner: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        log: AuditLog,
+        *,
+        owner: str,
+        failed: str,
+        only: TextClause | None = None,
+        kinds: Collection[str] = (),
+        page: int = _PAGE,
+    ) -> None:
+        """`failed` is what the entry about something given up is called. `only` tells which entries are read at
+        all; without it every entry is passed, and of `kinds` the text is read.
+        """
         self._store, self._log, self._owner = store, log, owner
+        self._failed, self._only, self._kinds, self._page = failed, only, kinds, page
 
     def begin(self, channels: Sequence[str]) -> None:
         """Channels that were not there before start at the log's present end."""
@@ -63,13 +85,19 @@ class Cursors:
             if row is None:
                 return None, ()
             rows = connection.execute(
-                select(log_entries.c.seq, log_entries.c.kind, log_entries.c.entry)
-                .where(TOLD_OF)
-                .where(log_entries.c.seq > row.seq)
+                self._read.where(log_entries.c.seq > row.seq)
                 .order_by(log_entries.c.seq)
-                .limit(_PAGE)
+                .limit(self._page)
             ).all()
         return Cursor(row.seq, row.tries, row.next_at), rows
+
+    @property
+    def _read(self) -> Any:
+        e = log_entries.c
+        if self._only is not None:
+            return select(e.seq, e.kind, e.entry, e.at).where(self._only)
+        wanted = case((e.kind.in_(self._kinds), e.entry), else_="").label("entry")
+        return select(e.seq, e.kind, wanted, e.at)
 
     def claim(self, channel: str, at: Cursor, seconds: float) -> bool:
         """Take the channel for so long, where it still is `at`."""
@@ -95,13 +123,20 @@ class Cursors:
             self._moved(connection, channel, seq)
             return entry
 
-        self._log.append("notification.failed", write)
+        self._log.append(self._failed, write)
 
-    def failed(self, channel: str, why: str, pause_seconds: float) -> None:
-        """Try the next message again after a pause, here or on another replica. Raises LeaseLost."""
+    def failed(
+        self, channel: str, why: str, pause_seconds: float, *, done: int | None = None
+    ) -> None:
+        """Try the next message again after a pause, here or on another replica; `done` are those up to there that
+        went out before it. Raises LeaseLost.
+        """
+        moved: dict[str, Any] = {"tries": _c.tries + 1}
+        if done is not None:
+            moved = {"seq": done, "tries": 1}
         with self._store.write() as connection:
             next_at = self._store.now(connection) + timedelta(seconds=pause_seconds)
-            self._change(connection, channel, tries=_c.tries + 1, next_at=next_at, last_error=why)
+            self._change(connection, channel, next_at=next_at, last_error=why, **moved)
 
     def _moved(self, connection: Connection, channel: str, seq: int) -> None:
         self._change(connection, channel, seq=seq, tries=0, next_at=None, last_error=None)

@@ -1,0 +1,727 @@
+#!/usr/bin/env python3
+"""Check an evidence bundle of Hoop, without Hoop and without a network.
+
+    pip install cryptography
+    python verify.py evidence.zip [--key NAME+HASH+KEY] [--heads FILE] [--json]
+
+Exit status: 0 when nothing was changed, left out or added; 1 otherwise, naming every place; 2 when this is no
+bundle at all. The bundle may be the zip file or the folder that it was unpacked to. Python 3.9 or later.
+
+--key    the log's verifier key as you know it from elsewhere. The bundle brings its own, by which it can only be
+         checked against itself: whoever made another history would have signed it with another key.
+--heads  checkpoints that were published while the log was written (signed notes, one after the other): no
+         history but the one they tell of verifies.
+
+What is checked, and where that is written down:
+  entries      SHA-256(0x00 || line) of each line, and their Merkle tree (RFC 6962, section 2.1)
+  checkpoints  C2SP tlog-checkpoint and signed-note, ed25519
+  manifest     SHA-256 of every file, signed by the same key
+  recordings   SHA-256 of what was shown, as the entries say
+  the story    that what the entries tell could happen by Hoop's rules (class Story)
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Iterator  # noqa: UP035 - for Python 3.9
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+FORMAT = "hoop-evidence/2"
+MANIFEST = "hoop-evidence-manifest"
+UNLISTED = {"manifest.json", "manifest.note"}
+Entry = dict[str, Any]
+
+
+class Fault(Exception):
+    """Something that does not verify."""
+
+
+class NoBundle(Exception):
+    """What was given is nothing that could be verified."""
+
+
+# ------------------------------------------------------------------ hashes and signatures
+
+
+def leaf_hash(line: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + line).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """A Merkle tree that grows at its right end; only the roots of its full subtrees are kept."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.peaks: list[tuple[int, bytes]] = []
+
+    def add(self, root: bytes, level: int = 0) -> None:
+        """The next leaf, or a full subtree of 2**level leaves."""
+        if level < 0 or level > 62 or self.size % (1 << level):
+            raise Fault("a subtree stands where none of its size can begin")
+        self.size += 1 << level
+        while self.peaks and self.peaks[-1][0] == level:
+            root = node_hash(self.peaks.pop()[1], root)
+            level += 1
+        self.peaks.append((level, root))
+
+    def root(self) -> bytes:
+        if not self.peaks:
+            return hashlib.sha256(b"").digest()
+        root = self.peaks[-1][1]
+        for _, left in reversed(self.peaks[:-1]):
+            root = node_hash(left, root)
+        return root
+
+
+def root_by_path(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
+    """The root that an inclusion proof leads to (RFC 9162, section 2.1.3.2)."""
+    if not 0 <= index < size:
+        raise Fault("the proof is for an entry that the tree does not have")
+    number, last, root = index, size - 1, leaf
+    for other in path:
+        if last == 0:
+            raise Fault("the proof is too long")
+        if number & 1 or number == last:
+            root = node_hash(other, root)
+            while not number & 1 and number:
+                number >>= 1
+                last >>= 1
+        else:
+            root = node_hash(root, other)
+        number >>= 1
+        last >>= 1
+    if last:
+        raise Fault("the proof is too short")
+    return root
+
+
+class Key:
+    """A verifier key, "name+hash+key"."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            self.name, self.hash, encoded = text.split("+", 2)
+            blob = base64.b64decode(encoded, validate=True)
+            known = hashlib.sha256(self.name.encode() + b"\n" + blob).hexdigest()[:8]
+            if blob[:1] != b"\x01" or known != self.hash:
+                raise ValueError
+            self.public = Ed25519PublicKey.from_public_bytes(blob[1:])
+        except (ValueError, binascii.Error):
+            raise Fault("the verifier key is malformed") from None
+
+    def open(self, note: str) -> str:
+        """The text of a note that this key has signed."""
+        text, gap, signatures = note.partition("\n\n")
+        for line in signatures.splitlines() if gap else ():
+            words = line.split(" ")
+            if len(words) != 3 or words[:2] != ["\u2014", self.name]:
+                continue
+            try:
+                blob = base64.b64decode(words[2], validate=True)
+                if blob[:4].hex() == self.hash:
+                    self.public.verify(blob[4:], (text + "\n").encode())
+                    return text + "\n"
+            except (binascii.Error, InvalidSignature):
+                raise Fault(f"the signature of {self.name} is wrong") from None
+        raise Fault(f"is not signed by {self.name} with the key {self.hash}")
+
+    def checkpoint(self, note: str) -> tuple[int, bytes]:
+        """Size and root of the tree that a checkpoint signs."""
+        lines = self.open(note).split("\n")
+        try:
+            size, root = int(lines[1]), base64.b64decode(lines[2], validate=True)
+        except (IndexError, ValueError, binascii.Error):
+            raise Fault("the checkpoint is malformed") from None
+        if lines[0] != self.name or str(size) != lines[1]:
+            raise Fault("the checkpoint is of another log")
+        return size, root
+
+
+def notes_of(text: str) -> list[str]:
+    """Signed notes that stand one after the other: each one ends with its signature lines."""
+    notes: list[str] = []
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("\u2014 ") and any(x.startswith("\u2014 ") for x in lines):
+            notes.append("\n".join(lines) + "\n")
+            lines = []
+        if line or lines:
+            lines.append(line)
+    if any(lines):
+        notes.append("\n".join(lines) + "\n")
+    return notes
+
+
+# ------------------------------------------------------------------ files
+
+
+class Files:
+    """The files of a bundle, packed or not. Their content is not trusted, nor what surrounds them."""
+
+    def __init__(self, source: Path) -> None:
+        self.faults: list[tuple[str, str]] = []
+        self.archive: zipfile.ZipFile | None = None
+        self.folder = source
+        try:
+            if source.is_dir():
+                found = sorted(p for p in source.rglob("*") if not p.is_dir() or p.is_symlink())
+                self.names = [p.relative_to(source).as_posix() for p in found]
+                for path in found:
+                    if path.is_symlink():
+                        self.faults.append((path.name, "is a link to something else"))
+                return
+            self.archive = zipfile.ZipFile(source)
+            self.names = self.archive.namelist()
+        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as e:
+            raise NoBundle(f"{source} is not an evidence bundle: {e}") from None
+        self._surroundings(self.archive, source.stat().st_size)
+
+    def _surroundings(self, archive: zipfile.ZipFile, size: int) -> None:
+        infos = archive.infolist()
+        if archive.comment:
+            self.faults.append(("the archive", "carries a comment, which nothing vouches for"))
+        if min((i.header_offset for i in infos), default=0) != 0:
+            self.faults.append(("the archive", "has bytes before its first file"))
+        held = sum(
+            i.compress_size + 30 + 46 + 2 * len(i.filename.encode()) + len(i.extra) for i in infos
+        )
+        if size > held + 76 * len(infos) + 98:
+            self.faults.append(("the archive", "has bytes that belong to none of its files"))
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                self.faults.append((name, "is in the bundle more than once"))
+
+    def open(self, name: str) -> Any:
+        if self.archive is not None:
+            return self.archive.open(name)
+        return (self.folder / name).open("rb")
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Raises Fault for what is missing or cannot be unpacked."""
+        if name not in self.names:
+            raise Fault("is missing")
+        try:
+            with self.open(name) as file:
+                while True:
+                    chunk = file.read(1 << 20)
+                    if not chunk:
+                        return
+                    yield chunk
+        except Fault:
+            raise
+        except Exception as e:  # zlib and zipfile raise errors of many types for a changed byte
+            raise Fault(f"cannot be read: {type(e).__name__}") from None
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        rest = b""
+        for chunk in self.chunks(name):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+        if rest:
+            raise Fault("its last line has no end")
+
+    def read(self, name: str) -> bytes:
+        return b"".join(self.chunks(name))
+
+    def digest(self, name: str) -> str:
+        digest = hashlib.sha256()
+        for chunk in self.chunks(name):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+def parsed(text: bytes) -> Any:
+    """JSON in which no name stands twice: two readers must not read two things."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError("a name stands twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        raise Fault("is not JSON") from None
+
+
+def parsed_or_none(text: bytes) -> Any:
+    try:
+        return parsed(text)
+    except Fault:
+        return None
+
+
+# ------------------------------------------------------------------ what the entries tell
+
+
+class Story:
+    """Whether what the entries tell could happen by Hoop's own rules.
+
+    The entries are given in their order. What came before the period is among them where the period rests on it.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[tuple[str, str]] = []
+        self.intents: dict[int, Entry] = {}
+        self.ended: dict[int, int] = {}
+        self.asked: dict[str, Entry] = {}
+        self.said: dict[str, dict[str, str]] = {}
+        self.emergency: dict[str, str] = {}
+        self.used: dict[str, int] = {}
+        self.over: dict[str, str] = {}
+        self.opened: dict[str, int] = {}
+        self.closed: dict[str, int] = {}
+        self.users: dict[str, int] = {}
+        self.gone: dict[str, int] = {}
+        self.policies: dict[str, int] = {}
+
+    def tell(self, seq: int, entry: Entry) -> None:
+        data, kind = entry.get("data"), str(entry.get("kind"))
+        if not isinstance(data, dict):
+            self.fault(seq, "has no data")
+            return
+        step = getattr(self, "_" + kind.replace(".", "_"), None)
+        if step is not None:
+            try:
+                step(seq, entry.get("session"), data)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self.fault(seq, f"is no {kind}: something that belongs to one is missing")
+
+    def fault(self, seq: int, what: str) -> None:
+        self.faults.append((f"entry {seq}", what))
+
+    def _policy_loaded(self, seq: int, _session: Any, data: Entry) -> None:
+        self.policies[data["digest"]] = seq
+
+    def _session_opened(self, seq: int, session: Any, _data: Entry) -> None:
+        if session in self.opened:
+            self.fault(seq, f"opens the session {session} a second time")
+        self.opened[session] = seq
+
+    def _session_closed(self, seq: int, session: Any, _data: Entry) -> None:
+        self.closed[session] = seq
+
+    def _credential_minted(self, seq: int, _session: Any, data: Entry) -> None:
+        self.users[data["snowflake_user"]] = seq
+
+    def _credential_gone(self, seq: int, _session: Any, data: Entry) -> None:
+        self.gone[data["snowflake_user"]] = seq
+
+    def _approval_requested(self, seq: int, _session: Any, data: Entry) -> None:
+        if data["approval"] in self.asked:
+            self.fault(seq, f"asks {data['approval']} a second time")
+        self.asked[data["approval"]] = data
+
+    def _approval_answered(self, seq: int, _session: Any, data: Entry) -> None:
+        question, person = self.asked[data["approval"]]["question"], _key(data["approver"])
+        if person == _key(question["requester"]) or person in question["requester"]["actors"]:
+            self.fault(seq, "is an answer to a question of one's own")
+        voices = self.said.setdefault(data["approval"], {})
+        if person in voices and data["verdict"] != "reject":  # a yes may be taken back
+            self.fault(seq, "is a second answer of one person")
+        voices[person] = data["verdict"]
+
+    def _approval_broken_glass(self, seq: int, _session: Any, data: Entry) -> None:
+        person = data["by"]
+        if _key(person) == _key(self.asked[data["approval"]]["question"]["requester"]):
+            self.fault(seq, "breaks the glass for a question of one's own")
+        self.emergency[data["approval"]] = _key(person)
+
+    def _end(self, seq: int, _session: Any, data: Entry) -> None:
+        self.over[data["approval"]] = str(seq)
+
+    _approval_withdrawn = _approval_revoked = _approval_drifted = _approval_expired = _end
+
+    def _statement_intent(self, seq: int, session: Any, data: Entry) -> None:
+        self.intents[seq] = data
+        if _sha256(data["executed"]) != data["executed_sha256"]:
+            self.fault(seq, "does not name the text that ran")
+        asking = str(session).startswith(
+            "ask_"
+        )  # counts for a question, in no session of a client's
+        if not asking and (session not in self.opened or session in self.closed):
+            self.fault(seq, f"ran in {session}, which was not open")
+        if data["decision"]["policy_digest"] not in self.policies:
+            self.fault(seq, "was decided under a policy that was never in force")
+        user = data["snowflake_user"]
+        if user not in self.users or user in self.gone:
+            self.fault(seq, f"ran as {user}, who was not there")
+        outcome, grant = data["decision"]["decision"], data["approval"]
+        if outcome not in ("allow", "require_approval"):
+            self.fault(seq, "ran although it was denied")
+        if outcome == "require_approval" and not grant and not data["describe_only"]:
+            self.fault(seq, "ran without the approval that it needs")
+        if grant:
+            self._granted(seq, grant, data)
+
+    def _granted(self, seq: int, grant: str, data: Entry) -> None:
+        if grant not in self.asked:
+            self.fault(seq, f"rests on the approval {grant}, which nobody asked for")
+            return
+        voices = self.said.get(grant, {})
+        wanted = int(self.asked[grant]["quorum"])
+        agreed = sum(verdict == "approve" for verdict in voices.values())
+        if grant not in self.emergency and (agreed < wanted or "reject" in voices.values()):
+            self.fault(seq, f"rests on the approval {grant}, to which {agreed} of {wanted} agreed")
+        if grant in self.over:
+            self.fault(
+                seq, f"rests on the approval {grant}, which was over (entry {self.over[grant]})"
+            )
+        if not data.get("standing"):
+            if grant in self.used:
+                self.fault(
+                    seq, f"uses the approval {grant} a second time (entry {self.used[grant]})"
+                )
+            self.used[grant] = seq
+
+    def _statement_outcome(self, seq: int, _session: Any, data: Entry) -> None:
+        intent = data["intent"]
+        if self.intents.get(intent, {}).get("statement_id") != data["statement_id"]:
+            self.fault(
+                seq, f"is the end of entry {intent}, which is not the beginning of this statement"
+            )
+        if intent in self.ended:
+            self.fault(seq, f"ends entry {intent} a second time (entry {self.ended[intent]})")
+        self.ended[intent] = seq
+
+
+def _key(person: Entry) -> str:
+    return f"{person['issuer']}#{person['subject']}"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def recorded(entry: Entry) -> Iterator[Entry]:
+    """The recordings that an entry vouches for."""
+    data = entry.get("data")
+    found = data.get("recording") or [] if isinstance(data, dict) else []
+    for one in found if isinstance(found, list) else [found]:
+        if isinstance(one, dict) and one.get("path"):
+            yield one
+
+
+def purged(entry: Entry) -> list[tuple[int, int]]:
+    """The ranges of entries, both ends included, whose texts a purge record tells to be gone."""
+    if entry.get("kind") != "log.pruned":
+        return []
+    return [(int(first), int(last)) for first, last in entry["data"]["entries"]]
+
+
+def purged_files(entry: Entry) -> dict[str, str]:
+    """The recordings that a purge record tells to be gone, with their digests."""
+    if entry.get("kind") != "log.pruned":
+        return {}
+    return {one["path"]: one["sha256"] for one in entry["data"].get("recordings") or []}
+
+
+# ------------------------------------------------------------------ the whole
+
+
+class Verification:
+    """One bundle against one key."""
+
+    def __init__(self, source: Path, key: str | None, heads: list[str]) -> None:
+        self.files = Files(source)
+        self.faults = self.files.faults
+        self.heads = heads
+        self.manifest = self._guarded("manifest.json", self._manifest) or {}
+        self.given = key is not None
+        self.key_text = key or str(self.manifest.get("verifier_key", ""))
+        self.key = self._guarded("the verifier key", lambda: Key(self.key_text))
+        self.tree = Tree()
+        self.first = self.end = self.count = self.recordings = self.empty = 0
+        self.notes: dict[str, tuple[int, bytes]] = {}
+        self.by_size: dict[int, list[tuple[str, bytes]]] = {}
+        self.proofs: list[tuple[int, bytes, list[bytes]]] = []
+        self.root = b""
+        self.purged: list[tuple[int, int]] = []
+        self.purged_files: dict[str, str] = {}
+
+    def fault(self, place: str, what: str) -> None:
+        self.faults.append((place, what))
+
+    def _guarded(self, place: str, step: Any) -> Any:
+        try:
+            return step()
+        except Fault as e:
+            self.fault(place, str(e))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self.fault(place, "is not what belongs there")
+        return None
+
+    def run(self) -> dict[str, Any]:
+        known = self._guarded("log/context.jsonl", self._context) or []
+        story = Story()
+        for seq, entry in known:
+            if seq < self._number("first_seq"):
+                story.tell(seq, entry)
+        self._guarded("log/entries.jsonl", lambda: self._entries(story))
+        self._guarded("log/after.json", self._after)
+        self.root = self.tree.root()
+        told = (self.manifest.get("tree_size"), self.manifest.get("root"))
+        if told != (self.tree.size, self.root.hex()):
+            self.fault("manifest.json", "its tree size or root does not fit the entries")
+        for seq, text, path in self.proofs:
+            self._guarded(f"entry {seq}", lambda s=seq, t=text, p=path: self._included(s, t, p))
+        self._borders(dict(known))
+        self._guarded("manifest.json", self._signed_manifest)
+        self._guarded("manifest.json", self._listed)
+        self.faults += story.faults
+        return self.report()
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "ok": not self.faults,
+            "entries": self.count,
+            "pruned": self.empty,
+            "recordings": self.recordings,
+            "tree_size": self.tree.size,
+            "root": self.root.hex(),
+            "verifier_key": self.key_text,
+            "key_given": self.given,
+            "faults": [{"place": place, "what": what} for place, what in self.faults],
+        }
+
+    def _number(self, name: str) -> int:
+        told = self.manifest.get(name)
+        return told if isinstance(told, int) else 0
+
+    def _borders(self, known: dict[int, Entry]) -> None:
+        """The entries right before and right after a period are shown, so that it is seen to be whole."""
+        begin, end = str(self.manifest.get("from") or ""), str(self.manifest.get("to") or "")
+        for seq, needed in ((self.first - 1, begin and self.first), (self.end, end)):
+            if not needed or seq >= self.tree.size or any(a <= seq <= b for a, b in self.purged):
+                continue
+            at = str(known.get(seq, {}).get("at", ""))
+            if not at or (seq < self.first and at >= begin) or (seq >= self.end and at < end):
+                self.fault(f"entry {seq}", "is not shown to lie outside the period of the bundle")
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest = parsed(self.files.read("manifest.json"))
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise Fault(f"is not a manifest of the format {FORMAT}")
+        return manifest
+
+    def _signed_manifest(self) -> None:
+        if self.key is None:
+            return
+        digest = self.files.digest("manifest.json")
+        if self.key.open(self.files.read("manifest.note").decode()) != f"{MANIFEST}\n{digest}\n":
+            raise Fault("is not the manifest that manifest.note signs")
+
+    def _listed(self) -> None:
+        listed = self.manifest["files"]
+        for name in sorted(set(self.files.names) - set(listed) - UNLISTED):
+            self.fault(name, "is not listed in the manifest")
+        for name, told in listed.items():
+            if name.startswith("recordings/") and self.manifest.get("recordings") == "digests":
+                continue
+            digest = self._guarded(name, lambda n=name: self.files.digest(n))
+            if digest is not None and digest != told["sha256"]:
+                self.fault(name, "was changed: its digest differs from the manifest")
+
+    # -------------------------------------------------------------- the log
+
+    def _context(self) -> list[tuple[int, Entry]]:
+        """Entries from outside the period on which it rests; each brings its own proof."""
+        found: list[tuple[int, Entry]] = []
+        for line in self.files.lines("log/context.jsonl"):
+            told = parsed(line)
+            text, path = told["entry"].encode(), [bytes.fromhex(h) for h in told["path"]]
+            entry = parsed(text)
+            if entry["seq"] != told["seq"] or (found and entry["seq"] <= found[-1][0]):
+                raise Fault("is out of order")
+            self.proofs.append((entry["seq"], text, path))
+            found.append((entry["seq"], entry))
+            self._purge(entry)
+        return found
+
+    def _included(self, seq: int, text: bytes, path: list[bytes]) -> None:
+        if root_by_path(leaf_hash(text), seq, self.tree.size, path) != self.root:
+            raise Fault("is not in the log: its proof leads to another root")
+
+    def _purge(self, entry: Entry) -> None:
+        self.purged += purged(entry)
+        self.purged_files.update(purged_files(entry))
+
+    def _entries(self, story: Story) -> None:
+        """The entries of the period, in order and without a gap."""
+        before = parsed(self.files.read("log/before.json"))
+        for level, root in before["subtrees"]:
+            self.tree.add(bytes.fromhex(root), level)
+        self.first = self.tree.size
+        if self.first != self._number("first_seq") or self.first != before["entries"]:
+            self.fault("log/before.json", "does not lead to the first entry of the manifest")
+        self._notes()
+        leaves = self.files.lines("log/leaves.txt")
+        pruned: list[int] = []
+        vouched: dict[str, tuple[int, str]] = {}
+        last_at = ""
+        self._fits()
+        for line in self.files.lines("log/entries.jsonl"):
+            seq = self.tree.size
+            told = next(leaves, b"").decode("ascii", "replace")
+            leaf = leaf_hash(line) if line else _hex(told)
+            if leaf.hex() != told:
+                self.fault(f"entry {seq}", "was changed: its leaf hash differs")
+            self.tree.add(leaf)
+            if line:
+                last_at = self._entry(seq, line, story, vouched, last_at)
+            else:
+                pruned.append(seq)
+            self._fits()
+        self.end = self.tree.size
+        self.count = self.end - self.first
+        if next(leaves, None) is not None:
+            self.fault(f"entry {self.end}", "is missing")
+        if self.end != self.manifest["last_seq"] + 1:
+            self.fault("manifest.json", f"tells of entries up to {self.manifest['last_seq']}")
+        self._pruned(pruned)
+        self._recordings(vouched)
+
+    def _entry(
+        self, seq: int, line: bytes, story: Story, vouched: dict[str, tuple[int, str]], last: str
+    ) -> str:
+        entry = self._guarded(f"entry {seq}", lambda: parsed(line))
+        if not isinstance(entry, dict):
+            return last
+        if entry.get("seq") != seq:
+            self.fault(f"entry {seq}", f"says that it is number {entry.get('seq')}")
+        story.tell(seq, entry)
+        self._guarded(f"entry {seq}", lambda: self._purge(entry))
+        for one in recorded(entry):
+            vouched["recordings/" + one["path"]] = (seq, str(one.get("sha256")))
+        at = str(entry.get("at"))
+        begin, end = self.manifest.get("from") or "", self.manifest.get("to") or "9"
+        if not begin <= at < end:
+            self.fault(f"entry {seq}", f"is of {at}, outside the period of the bundle")
+        return at
+
+    def _after(self) -> None:
+        """What came after the period, as subtrees, up to the tree of the last checkpoint."""
+        after = parsed(self.files.read("log/after.json"))
+        for level, root in after["subtrees"]:
+            self.tree.add(bytes.fromhex(root), level)
+        self._fits()
+        size, covered = self.tree.size, False
+        for place, (told, _) in self.notes.items():
+            if told > size:
+                self.fault(place, f"covers {told} entries, but the bundle's tree has {size}")
+            covered = covered or (told == size and place.startswith("check"))
+        if not covered:
+            self.fault("log/checkpoints.json", "no checkpoint covers the last entries")
+
+    def _notes(self) -> None:
+        """Sizes and roots that were signed: by the bundle's checkpoints and the published heads."""
+        if self.key is None:
+            return
+        noted = parsed(self.files.read("log/checkpoints.json"))
+        told = [(f"checkpoint {n}", note) for n, note in enumerate(noted)]
+        told += [(f"head {n}", note) for n, note in enumerate(self.heads)]
+        for place, note in told:
+            signed = self._guarded(place, lambda n=note: self.key.checkpoint(n))
+            if signed is not None:
+                self.notes[place] = signed
+                self.by_size.setdefault(signed[0], []).append((place, signed[1]))
+        sizes = [size for place, (size, _) in self.notes.items() if place.startswith("check")]
+        if sizes != sorted(set(sizes)):
+            self.fault("log/checkpoints.json", "is out of order")
+
+    def _fits(self) -> None:
+        """Compare whatever was signed for a tree of the present size."""
+        for place, root in self.by_size.get(self.tree.size, ()):
+            if root != self.tree.root():
+                self.fault(place, f"of size {self.tree.size} does not fit the entries before it")
+
+    def _pruned(self, seqs: list[int]) -> None:
+        ranges = sorted(self.purged)
+        self.empty = len(seqs)
+        for seq in seqs:
+            if not any(a <= seq <= b for a, b in ranges):
+                self.fault(f"entry {seq}", "is empty, and no entry tells that it was pruned")
+
+    def _recordings(self, vouched: dict[str, tuple[int, str]]) -> None:
+        if self.manifest.get("recordings") == "digests":
+            return
+        there = set(self.files.names)
+        for name, (seq, digest) in vouched.items():
+            if name not in there:
+                if self.purged_files.get(name[len("recordings/") :]) != digest:
+                    self.fault(name, f"is missing, and entry {seq} vouches for it")
+                continue
+            self.recordings += 1
+            found = self._guarded(name, lambda n=name: self.files.digest(n))
+            if found is not None and found != digest:
+                self.fault(name, f"was changed: its digest differs from entry {seq}")
+        for name in sorted(n for n in there if n.startswith("recordings/") and n not in vouched):
+            if not name.endswith("/key.json"):
+                self.fault(name, "is vouched for by no entry of the period")
+
+
+def _hex(text: str) -> bytes:
+    try:
+        leaf = bytes.fromhex(text)
+    except ValueError:
+        leaf = b""
+    return leaf if len(leaf) == 32 else bytes(32)
+
+
+def verify(source: Path, key: str | None = None, heads: list[str] | None = None) -> dict[str, Any]:
+    """The report as JSON. Raises NoBundle."""
+    return Verification(source, key, heads or []).run()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Check an evidence bundle of Hoop.")
+    parser.add_argument("bundle", type=Path, help="evidence.zip, or the folder it was unpacked to")
+    parser.add_argument("--key", help="the log's verifier key as you know it: name+hash+key")
+    parser.add_argument("--heads", type=Path, help="a file of published checkpoints")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    given = parser.parse_args(arguments)
+    try:
+        heads = notes_of(given.heads.read_text(encoding="utf-8")) if given.heads else []
+        report = verify(given.bundle, given.key, heads)
+    except (NoBundle, OSError) as e:
+        print(e, file=sys.stderr)
+        return 2
+    if given.json:
+        print(json.dumps(report, indent=2))
+        return 0 if report["ok"] else 1
+    for fault in report["faults"]:
+        print(f"{fault['place']}: {fault['what']}".encode("ascii", "backslashreplace").decode())
+    print(
+        f"{report['entries']} entries, {report['recordings']} recordings, tree of {report['tree_size']}"
+    )
+    print(f"root {report['root']}\nkey  {report['verifier_key']}")
+    if not report["ok"]:
+        print(f"NOT VERIFIED: {len(report['faults'])} faults; the first one is above, first")
+        return 1
+    print(
+        "VERIFIED: nothing was changed, left out or added"
+        + ("" if given.key else " since this was signed")
+    )
+    if not given.key:
+        print(
+            "Compare the key above with the one that you know from elsewhere, or give that by --key."
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,215 @@
+"""Telling others of the log's checkpoints, so that a history that is rewritten with our own key is caught, too.
+
+A witness is a file or an object store that Hoop can only add to, or somebody who speaks C2SP tlog-witness and
+signs only what follows from what it has seen before. https://c2sp.org/tlog-witness https://c2sp.org/tlog-cosignature
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import fsspec
+import httpx
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hoop_core.audit.checkpoint import Checkpoint
+from hoop_core.audit.standalone import notes_of
+from hoop_core.config import WitnessSettings
+from hoop_core.errors import ConfigError, StoreUnavailable
+
+_SECONDS = 10.0
+_COSIGNATURE = b"\x04"
+_LARGEST_ANSWER = 64 << 10
+Proof = Callable[[int], Sequence[bytes]]
+"""That the tree of so many entries is the beginning of the present one."""
+
+
+class Witness(Protocol):
+    """Raises StoreUnavailable where it cannot be told, or does not agree."""
+
+    @property
+    def name(self) -> str: ...
+
+    def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
+        """Put down a checkpoint; `known` is the size that it was told of last. Returns what it says of it: the note,
+        perhaps with more signatures.
+        """
+
+    def newest(self) -> str | None:
+        """The note of the largest tree that it knows of, if it can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileWitness:
+    name: str
+    file: Path
+
+    def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(signed.note)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as e:
+            raise self._failed(e) from None
+        return signed.note
+
+    def newest(self) -> str | None:
+        try:
+            notes = notes_of(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as e:
+            raise self._failed(e) from None
+        return notes[-1] if notes else None
+
+    def _failed(self, error: Exception) -> StoreUnavailable:
+        return _unreached(self.name, f"{self.file}: {type(error).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderWitness:
+    """One object for each size; an object that is there already is never written again."""
+
+    name: str
+    folder: str
+
+    def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
+        fs, root = fsspec.core.url_to_fs(self.folder)
+        path = f"{root}/checkpoint-{signed.size:020d}.txt"
+        try:
+            fs.makedirs(root, exist_ok=True)
+            if fs.exists(path):
+                if fs.cat_file(path) != signed.note.encode():
+                    raise _disagrees(self.name, f"it knows another tree of {signed.size} entries")
+            else:
+                with fs.open(path, "xb") as file:
+                    file.write(signed.note.encode())
+        except (OSError, ValueError, NotImplementedError) as e:
+            raise _unreached(self.name, type(e).__name__) from None
+        return signed.note
+
+    def newest(self) -> str | None:
+        fs, root = fsspec.core.url_to_fs(self.folder)
+        try:
+            found = sorted(p for p in fs.ls(root, detail=False) if "/checkpoint-" in str(p))
+            return fs.cat_file(found[-1]).decode() if found else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as e:
+            raise _unreached(self.name, type(e).__name__) from None
+
+
+class HttpWitness:
+    """Somebody else's witness: what it cosigns is checked against its key."""
+
+    def __init__(self, name: str, url: str, key: str) -> None:
+        self.name, self._url = name, url.rstrip("/")
+        self._cosigner = _Cosigner(key)
+
+    def newest(self) -> str | None:
+        return None  # it says so when it is told of something that does not follow
+
+    def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
+        if signed.size == 0:
+            return signed.note  # nothing can be proven of nothing
+        answer = self._asked(signed, known, proof)
+        if answer.status_code == httpx.codes.CONFLICT:
+            told = answer.text.strip()
+            if not told.isdecimal() or int(told) == known or int(told) > signed.size:
+                raise _disagrees(self.name, f"it knows a log of {told[:20]!r} entries")
+            answer = self._asked(signed, int(told), proof)
+        if answer.status_code != httpx.codes.OK:
+            raise _disagrees(self.name, f"it answered {answer.status_code}")
+        return signed.note + self._cosigner.checked(answer.text, signed.note)
+
+    def _asked(self, signed: Checkpoint, old: int, proof: Proof) -> httpx.Response:
+        nodes = proof(old) if 0 < old < signed.size else ()
+        lines = [f"old {old}", *(base64.b64encode(n).decode() for n in nodes), "", signed.note]
+        try:
+            with (
+                httpx.Client(timeout=_SECONDS, trust_env=False) as client,
+                client.stream("POST", f"{self._url}/add-checkpoint", content="\n".join(lines)) as r,
+            ):
+                content = b""
+                for chunk in r.iter_bytes():
+                    content += chunk
+                    if len(content) > _LARGEST_ANSWER:
+                        raise _disagrees(self.name, "its answer is too long")
+                return httpx.Response(r.status_code, content=content)
+        except httpx.HTTPError as e:
+            raise _unreached(self.name, type(e).__name__) from None
+
+
+class _Cosigner:
+    """Raises ConfigError for what is no cosigner's verifier key."""
+
+    def __init__(self, key: str) -> None:
+        try:
+            self.name, identifier, encoded = key.split("+", 2)
+            blob = base64.b64decode(encoded, validate=True)
+            known = hashlib.sha256(self.name.encode() + b"\n" + blob).digest()[:4]
+            if blob[:1] != _COSIGNATURE or known.hex() != identifier:
+                raise ValueError
+            self._id, self._public = known, Ed25519PublicKey.from_public_bytes(blob[1:])
+        except (ValueError, binascii.Error):
+            raise ConfigError(
+                "A witness_key is no verifier key of a cosigner (name+hash+key).",
+                "Copy it from who runs the witness.",
+            ) from None
+
+    def checked(self, answer: str, note: str) -> str:
+        """Its signature line. Raises StoreUnavailable."""
+        body = note.partition("\n\n")[0] + "\n"
+        for line in answer.splitlines():
+            words = line.split(" ")
+            if len(words) != 3 or words[:2] != ["\u2014", self.name]:
+                continue
+            try:
+                blob = base64.b64decode(words[2], validate=True)
+                if blob[:4] != self._id or len(blob) != 4 + 8 + 64:
+                    continue
+                time = int.from_bytes(blob[4:12], "big")
+                told = f"cosignature/v1\ntime {time}\n{body}".encode()
+                self._public.verify(blob[12:], told)
+            except (binascii.Error, InvalidSignature):
+                raise _disagrees(self.name, "its signature is wrong") from None
+            return f"{line}\n"
+        raise _disagrees(self.name, "it did not sign")
+
+
+def witnesses_of(settings: Sequence[WitnessSettings]) -> list[Witness]:
+    """Raises ConfigError."""
+    names = [s.name for s in settings]
+    if len(set(names)) != len(names):
+        raise ConfigError("Two witnesses have the same name.", "Names tell how far each was told.")
+    return [_witness(s) for s in settings]
+
+
+def _witness(settings: WitnessSettings) -> Witness:
+    if settings.file is not None:
+        return FileWitness(settings.name, settings.file)
+    if settings.folder is not None:
+        return FolderWitness(settings.name, settings.folder)
+    return HttpWitness(settings.name, settings.url or "", settings.witness_key)
+
+
+def _unreached(name: str, why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The witness {name} cannot be told of the log ({why}).", "It is tried again."
+    )
+
+
+def _disagrees(name: str, why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The witness {name} does not agree with this log: {why}.",
+        "Run `hoop audit verify` with --heads of that witness; do not write to the log any more.",
+    )

@@ -1,0 +1,133 @@
+"""The folder of Parquet files: entries/day=2026-01-31/<first>-<last>.parquet, and results/ alike.
+
+`first` and `last` are the sequence numbers of the whole batch that a file is of. Batches do not overlap and leave no
+gap, so who reads all files reads each entry once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from hoop_core.errors import StoreUnavailable
+from hoop_core.lake.rows import ENTRIES, RESULTS
+
+SCHEMAS = {"entries": ENTRIES, "results": RESULTS}
+_NAME = re.compile(
+    r"(?P<what>entries|results)/day=(?P<day>\d{4}-\d\d-\d\d)/(?P<first>\d{16})-(?P<last>\d{16})\.parquet\Z"
+)
+_DAY = ds.partitioning(pa.schema([("day", pa.date32())]), flavor="hive")
+
+
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    what: str
+    day: date
+    first: int
+    last: int
+
+    @property
+    def path(self) -> str:
+        """Below the root."""
+        return f"{self.what}/day={self.day}/{self.first:016d}-{self.last:016d}.parquet"
+
+
+class Lake:
+    """Raises StoreUnavailable in every method."""
+
+    def __init__(self, root: str) -> None:
+        self._fs, found = fsspec.core.url_to_fs(root)
+        self._root = str(found).rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    @contextmanager
+    def writing(self, file: LakeFile) -> Iterator[pq.ParquetWriter]:
+        """A file that is there whole when this ends, or not at all; one of the same name is replaced."""
+        full = f"{self._root}/{file.path}"
+        folder, _, name = full.rpartition("/")
+        # A name that readers pass over; object stores show nothing before it is whole.
+        partial = f"{folder}/.{name}.partial" if self._local else full
+        with _told(file.path):
+            self._fs.makedirs(folder, exist_ok=True)
+            with (
+                self._fs.open(partial, "wb") as opened,
+                pq.ParquetWriter(opened, SCHEMAS[file.what], compression="zstd") as writer,
+            ):
+                yield writer
+            if self._local:
+                self._fs.mv(partial, full)
+
+    def files(self, what: str) -> list[LakeFile]:
+        """Those that are there, in order."""
+        with _told(what):
+            self._fs.invalidate_cache()
+            found = self._fs.glob(f"{self._root}/{what}/*/*.parquet")
+        matches = (_NAME.search(str(path)) for path in found)
+        return sorted(
+            (
+                LakeFile(m["what"], date.fromisoformat(m["day"]), int(m["first"]), int(m["last"]))
+                for m in matches
+                if m is not None and m["what"] == what
+            ),
+            key=lambda f: (f.first, f.day),
+        )
+
+    def batches(self, file: LakeFile) -> Iterator[pa.RecordBatch]:
+        with _told(file.path), self._fs.open(f"{self._root}/{file.path}", "rb") as opened:
+            yield from pq.ParquetFile(opened).iter_batches()
+
+    def remove(self, file: LakeFile) -> None:
+        with _told(file.path):
+            self._fs.rm_file(f"{self._root}/{file.path}")
+
+    def dataset(self, what: str) -> Any:
+        """All files of a kind, for engines that read Arrow: a pyarrow Dataset."""
+        schema = pa.unify_schemas([SCHEMAS[what], _DAY.schema])
+        paths = [f"{self._root}/{f.path}" for f in self.files(what)]
+        if not paths:
+            return ds.dataset(pa.table({n: [] for n in schema.names}, schema=schema))
+        files = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._fs))
+        with _told(what):
+            return ds.dataset(
+                paths,
+                schema=schema,
+                format="parquet",
+                filesystem=files,
+                partitioning=_DAY,
+                partition_base_dir=f"{self._root}/{what}",
+            )
+
+
+def write_rows(writer: pq.ParquetWriter, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
+    """In groups, so that memory stays flat; how many there were."""
+    count, group = 0, []
+    for row in rows:
+        group.append(row)
+        if len(group) == 5000:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count, group = count + len(group), []
+    if group:
+        writer.write_table(pa.Table.from_pylist(group, schema=schema))
+    return count + len(group)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as e:
+        raise StoreUnavailable(
+            f"The Parquet files ({what}) cannot be read or written: {type(e).__name__}.",
+            "Check lake.root: the folder must be there and have space.",
+        ) from e
