@@ -443,6 +443,19 @@ def test_what_somebody_shows_through_other_actors_is_not_theirs(
         asyncio.run(world.bridge.look(looks, None, PLACE))
 
 
+def test_a_no_to_what_stands_there_counts_whatever_was_shown_since(world: World) -> None:
+    first = world.ask()
+    world.park(first)
+    world.airflow.respond("alice", "Approve")
+    world.look()
+    second = world.ask("DELETE FROM PROD.FEATURES.OTHERS")
+    world.park(second)  # Airflow keeps the first text
+    world.airflow.respond("bob", "Reject", "wait")
+    assert world.look()["approvals"] == [{"id": second.id, "status": "pending"}]
+    assert world.status(first) is ApprovalStatus.REJECTED
+    assert world.logged("approval.answer_refused") == []
+
+
 def test_an_answer_to_the_text_of_a_later_try_is_not_refused_for_the_earlier(world: World) -> None:
     first, second = world.ask(), world.ask("DELETE FROM PROD.FEATURES.OTHERS")
     world.park(first, second)

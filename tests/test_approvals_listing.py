@@ -28,7 +28,7 @@ from hoop_core.config import LimitSettings
 from hoop_core.errors import ApprovalRefused
 from hoop_core.gateway.limits import Limits, TooMany
 from hoop_core.http import BadRequest
-from hoop_core.model import AnswerVerdict, ApprovalTerms, BreakGlass, Identity
+from hoop_core.model import AnswerVerdict, ApprovalTerms, BreakGlass, Identity, RoleBinding
 from hoop_core.store import Store
 from hoop_core.web import listing
 from hoop_core.web.api import Api
@@ -92,7 +92,12 @@ class Rest:
     """The API of one desk, over ASGI."""
 
     def __init__(self, store: Store, log: AuditLog, desk: ApprovalDesk, limits: Limits) -> None:
-        guard: Any = SimpleNamespace(desk=desk, policy=SimpleNamespace(digest="d"))
+        guard: Any = SimpleNamespace(
+            desk=desk,
+            policy=SimpleNamespace(digest="d"),
+            choose_account=lambda _given: "",
+            role_for=lambda *_: RoleBinding("v", "R"),
+        )
         settings: Any = SimpleNamespace(readers=["readers"], max_body_bytes=1 << 20)
         sign_in: Any = _SignIn()
         opener: Any = None

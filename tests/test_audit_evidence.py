@@ -255,9 +255,9 @@ def test_files_that_are_discarded_leave_nothing_and_kept_ones_stay(settings: Set
     recorder = Recorder(settings.store.recordings)
     recorder.open_exchange("s", 1).discard()
     kept = recorder.open_exchange("s", 2)
-    written = kept.write({"asked": 1}, b"rows")
+    written, _ = kept.write({"asked": 1}, b"rows")
     kept.discard()
-    without_rows = recorder.open_exchange("s", 3).write({"asked": 2}, b"")
+    without_rows, _ = recorder.open_exchange("s", 3).write({"asked": 2}, b"")
     names = [r.path for r in (*written, *without_rows)]
     assert names == ["s/00002-exchange.json", "s/00002-part-00000.arrow", "s/00003-exchange.json"]
     assert sorted(f"s/{f.name}" for f in Path(settings.store.recordings, "s").iterdir()) == names

@@ -619,14 +619,14 @@ def webserver(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What Dagster's webserver answers for each job."""
     answers: dict[str, Any] = {}
 
-    def post(url: str, *, json: Any, **_: Any) -> httpx.Response:
-        run_id = json["variables"]["parameters"]["parentRunId"]
+    def post(url: str, **given: Any) -> httpx.Response:
+        run_id = given["json"]["variables"]["parameters"]["parentRunId"]
         answer = answers["by_run"][run_id]
         answers.setdefault("asked", []).append(run_id)
         if isinstance(answer, Exception):
             raise answer
-        body = {"data": {"launchRunReexecution": answer}}
-        return httpx.Response(200, json=body, request=httpx.Request("POST", url))
+        body = json.dumps({"data": {"launchRunReexecution": answer}})  # surrogates as they may come
+        return httpx.Response(200, content=body, request=httpx.Request("POST", url))
 
     monkeypatch.setattr(reexecution_module.httpx, "post", post)
     return answers

@@ -354,6 +354,13 @@ def _own_answer(w: World) -> int:
     return w.answer("apr_1", "agent")
 
 
+def _acting(w: World) -> int:
+    question = {"requester": person_("ann"), "actors": ["https://idp#bot"], "kind": "delete"}
+    asked = {"approval": "apr_1", "binding": "b", "quorum": 1, "question": question}
+    w.say("approval.requested", asked)
+    return w.answer("apr_1", "bot")
+
+
 def _two_voices(w: World) -> int:
     w.ask("apr_1", quorum=2)
     w.answer("apr_1", "alice", status="pending")
@@ -390,6 +397,7 @@ STORIES: dict[str, tuple[Callable[[World], int], str]] = {
     "with too few voices": (_too_few, "1 of 2 agreed"),
     "with a grant that was used": (_used_twice, "a second time"),
     "answered by who asked": (_own_answer, "of one's own"),
+    "answered by who acted for who asked": (_acting, "of one's own"),
     "two voices of one person": (_two_voices, "second answer"),
     "with a grant that was withdrawn": (_over, "was over"),
     "with a grant that somebody rejected": (_rejected, "agreed"),

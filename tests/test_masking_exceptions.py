@@ -48,7 +48,7 @@ from hoop_core.policy.exceptions import ColumnName, offer, parse_column
 from hoop_core.policy.file import parse_policy
 from hoop_core.policy.model import Policy, RoleRule
 from hoop_core.policy.schema import json_schema
-from hoop_core.records import used_first
+from hoop_core.records import person_json, used_first
 from hoop_core.session.guarded import GuardedSession, QueryRequest
 from hoop_core.sql.catalog import Catalog, CatalogObject
 from hoop_core.sql.live_catalog import LiveCatalog
@@ -109,7 +109,7 @@ def bound(
 
 def ask(desk: ApprovalDesk, wanted: ExceptionBinding) -> Approval:
     offered = offer(wanted.policy, wanted.identity, wanted.columns, wanted.span)
-    body = question(wanted, {"name": wanted.identity.name}, "a campaign", offered)
+    body = question(wanted, person_json(wanted.identity), "a campaign", offered)
     return desk.ask(wanted, wanted.terms(offered), body, session_id=None)
 
 

@@ -6,7 +6,7 @@ import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -30,6 +30,7 @@ from hoop_core.model import (
     Screen,
     Verdict,
 )
+from hoop_core.plan import Plan
 from hoop_core.results.answers import TakenOver, take_over
 from hoop_core.results.taint import labels_of
 from hoop_core.session.guarded import GuardedSession, QueryRequest
@@ -144,7 +145,9 @@ def test_a_recording_that_holds_no_rows_holds_no_foreign_names(
     )  # fmt: skip
     request = QueryRequest("q", "SELECT 1", None, {})
     files = delivery.recorder.open_exchange("s", 1)
-    delivery._record(files, session, request, replace(result, keep=keep))
+    decision = Decision(Outcome.ALLOW, (), (), (), "")
+    plan = Plan(Verdict(decision, None, "SELECT 1"), cast(Any, None))
+    delivery._record(files, session, request, plan, taken=replace(result, keep=keep), timing={})
     [exchange] = (tmp_path / "s").glob("*-exchange.json")
     named = [c["name"] for c in json.loads(exchange.read_text())["answer"]["rowtype"]]
     assert named == ([MAIL, "B"] if keep else ["number 1", "B"])

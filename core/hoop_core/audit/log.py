@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -148,6 +148,19 @@ class AuditLog:
                     self._write_waiting()
             return pending.outcome()
 
+    def append_all(self, kind: str, entries: Sequence[Json]) -> range:
+        """Write entries of one kind, some hundreds at most, in one transaction: all of them or none.
+
+        Returns their numbers. Raises StoreUnavailable.
+        """
+        if not entries:
+            return range(0)
+        batch = [_Pending(kind, data, None) for data in entries]
+        with log_append(kind), self._writing:
+            self._write(batch)
+        first = batch[0].outcome()
+        return range(first, first + len(batch))
+
     def append_at_once(
         self, kind: str, data: Json, *, session_id: str | None = None, synced: bool = False
     ) -> int | None:
@@ -242,7 +255,7 @@ class AuditLog:
         rows = self._rows(None, batch, tree.size, at)
         cursor.executemany(_PLAIN_INSERT, rows)
         head = self._tree.grown(tree, rows, at, last.checkpoints)
-        cursor.execute(_PLAIN_SET_HEAD, dataclasses.astuple(head))
+        cursor.execute(_PLAIN_SET_HEAD, [getattr(head, name) for name in Head.__slots__])
         return tree, head
 
     def follow(self) -> None:

@@ -328,7 +328,7 @@ class Story:
 
     def _approval_answered(self, seq: int, _session: Any, data: Entry) -> None:
         question, person = self.asked[data["approval"]]["question"], _key(data["approver"])
-        if person == _key(question["requester"]) or person in question["requester"]["actors"]:
+        if person == _key(question["requester"]) or person in (question.get("actors") or ()):
             self.fault(seq, "is an answer to a question of one's own")
         voices = self.said.setdefault(data["approval"], {})
         if person in voices and data["verdict"] != "reject":  # a yes may be taken back

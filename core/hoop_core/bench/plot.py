@@ -37,15 +37,20 @@ def bars(points: Points, width: int = 50) -> str:
     return "\n".join(lines)
 
 
-def write_svg(file: Path, points: Points) -> None:
+LENGTHS = ("Decide, rewrite and verify, by length", "words", "ms")
+
+
+def write_svg(file: Path, points: Points, told: tuple[str, str, str] = LENGTHS) -> None:
     """The points, the line through them and the straight line. Raises ConfigError."""
     try:
-        file.write_text(svg(points), encoding="utf-8")
+        file.write_text(svg(points, told), encoding="utf-8")
     except OSError as e:
         raise ConfigError(f"The plot cannot be written to {file}: {e.strerror}.") from None
 
 
-def svg(points: Points) -> str:
+def svg(points: Points, told: tuple[str, str, str] = LENGTHS) -> str:
+    """`told`: the title, and the names of the two axes."""
+    title, across_name, up_name = told
     most_x = max(x for x, _ in points)
     most_y = max(*(y for _, y in points), slope(points) * most_x)
 
@@ -61,7 +66,7 @@ def svg(points: Points) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        f'<text x="{_LEFT}" y="22" font-size="15">Decide, rewrite and verify, by length '
+        f'<text x="{_LEFT}" y="22" font-size="15">{title} '
         f"(R² of a straight line: {fit(points):.4f})</text>",
         f'<path d="M{x0} {_TOP}V{y0}H{_WIDTH - 20}" fill="none" stroke="black"/>',
         f'<path d="M{x0} {y0}L{x1} {y1}" stroke="gray" stroke-dasharray="5 4"/>',
@@ -76,6 +81,8 @@ def svg(points: Points) -> str:
         (a, _), (_, b) = place(x, 0), place(0, y)
         parts.append(f'<text x="{a}" y="{y0 + 18}" text-anchor="middle">{x:,.0f}</text>')
         parts.append(f'<text x="{x0 - 8}" y="{b + 4}" text-anchor="end">{y:.0f}</text>')
-    parts.append(f'<text x="{_WIDTH - 20}" y="{_HEIGHT - 12}" text-anchor="end">words</text>')
-    parts.append(f'<text x="{x0 - 8}" y="{_TOP - 8}" text-anchor="end">ms</text></svg>')
+    parts.append(
+        f'<text x="{_WIDTH - 20}" y="{_HEIGHT - 12}" text-anchor="end">{across_name}</text>'
+    )
+    parts.append(f'<text x="{x0 - 8}" y="{_TOP - 8}" text-anchor="end">{up_name}</text></svg>')
     return "\n".join(parts)

@@ -20,6 +20,7 @@ from rich.text import Text
 from hoop_core.bench import analysis, corpus, overhead
 from hoop_core.bench import plot as drawing
 from hoop_core.bench.detectors import detectors
+from hoop_core.bench.log import log_rows
 from hoop_core.bench.streaming import streaming, table_rows, write_policy
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.devstack.stack import DevStack
@@ -33,6 +34,7 @@ class Section(StrEnum):
     DETECTORS = "detectors"
     OVERHEAD = "overhead"
     STREAMING = "streaming"
+    LOG = "log"
 
 
 Measured = tuple[Json, list[RenderableType]]
@@ -49,6 +51,12 @@ def bench(  # noqa: PLR0917 - options of a command
     result_rows: Annotated[
         int, typer.Option("--result-rows", min=50_000, help="Rows of the streamed result.")
     ] = 10_000_000,
+    entries: Annotated[
+        int, typer.Option("--entries", min=20_000, help="Entries of the largest log.")
+    ] = 200_000,
+    store: Annotated[
+        str | None, typer.Option("--store", help="An empty database for the log, not SQLite.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the cost by length.")
     ] = None,
@@ -63,6 +71,7 @@ def bench(  # noqa: PLR0917 - options of a command
         Section.DETECTORS: lambda status: _detectors(status, rows),
         Section.OVERHEAD: lambda status: _overhead(status, runs),
         Section.STREAMING: lambda status: _streaming(status, result_rows),
+        Section.LOG: lambda status: _log(status, entries, store, plot),
     }
     progress = Console(stderr=True, quiet=as_json)
     result: Json = {}
@@ -131,6 +140,15 @@ def _streaming(status: Status, rows: int) -> Measured:
         ),
         Text("M/s: million rows a second; growth: of the gateway's resident memory meanwhile"),
     ]
+
+
+def _log(status: Status, entries: int, store: str | None, plot: Path | None) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="hoop-bench-") as folder:
+        rows, line = log_rows(Path(folder), entries, store, status.update)
+    if plot is not None:
+        drawing.write_svg(plot, line["points"], ("Verify the log", "entries", "s"))
+    title = f"The log: durable entries and their verification; R² = {line['verify_r_squared']}"
+    return {"log_sizes": rows, "log_line": line}, [_table(title, rows)]
 
 
 def _table(title: str, rows: list[Json]) -> Table:

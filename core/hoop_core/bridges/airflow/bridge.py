@@ -289,10 +289,19 @@ class AirflowBridge:
             await asyncio.to_thread(self._ledger.close, action)
 
     def _counted(self, action: Action, row: Row) -> str:
-        """What came of it, in words for the task's log."""
-        if any(row.altered(a.shown) is None for a in self._ledger.beside(action)):
-            return "What was answered in Airflow is not what Hoop had written for these requests, but for others before."
-        return self._counting.count(self._settings[action.instance], action, row)
+        """What came of it, in words for the task's log. An answer is to what stands there, also where its requester
+        has shown something else at the task since then.
+        """
+        settings = self._settings[action.instance]
+        others = (a for a in self._ledger.beside(action) if row.altered(a.shown) is None)
+        answered = next(others, None)
+        if answered is None:
+            return self._counting.count(settings, action, row)
+        if answered.seen != row.answer_digest:
+            self._ledger.saw(
+                answered, row.answer_digest, self._counting.count(settings, answered, row)
+            )
+        return "What was answered in Airflow is not what Hoop had written for these requests, but for others before."
 
     async def _release(self, action: Action, decided: _Decided) -> None:
         """Let the task go on once all is decided, and it has certainly been parked."""

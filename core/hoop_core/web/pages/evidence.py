@@ -25,6 +25,7 @@ _TITLES = {
     "credential.minted": ("Snowflake user minted", "over"),
     "credential.assigned": ("Snowflake user assigned", "over"),
     "credential.revoked": ("Snowflake user ended", "over"),
+    "recording.key": ("Key for recordings made", "over"),
     "endpoint.refused": ("Endpoint refused", "no"),
 }
 _FACTS = (
