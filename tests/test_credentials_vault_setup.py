@@ -63,6 +63,17 @@ def test_recordings_are_encrypted_with_keys_that_the_gateway_cannot_unwrap() -> 
     }
 
 
+def test_the_key_that_signs_the_log_can_be_used_and_not_taken_out() -> None:
+    wanted = planned(audit={"transit_key": "hoop-log"})
+    assert body_of(wanted, "transit/keys/hoop-log") == {
+        "type": "ed25519", "exportable": False, "allow_plaintext_backup": False,
+    }  # fmt: skip
+    acl = json.loads(body_of(wanted, "sys/policies/acl/hoop-gateway")["policy"])["path"]
+    assert {p: acl[p]["capabilities"] for p in acl if p.startswith("transit/")} == {
+        "transit/sign/hoop-log": ["update"], "transit/keys/hoop-log": ["read"],
+    }  # fmt: skip
+
+
 def test_user_names_are_never_quoted_in_what_vault_runs() -> None:
     for role in ("ml-reader", "hoop-observer"):
         body = body_of(planned(), f"database/roles/{role}")

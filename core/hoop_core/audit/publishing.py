@@ -20,6 +20,12 @@ _log = structlog.get_logger(__name__)
 _c = log_witnesses.c
 
 
+def cosigned(store: Store) -> list[str]:
+    """What witnesses said of the last checkpoint that each was told of. Raises StoreUnavailable."""
+    with store.read() as connection:
+        return [note for note in connection.scalars(select(_c.cosigned).order_by(_c.name)) if note]
+
+
 @dataclass(slots=True)
 class Publishing:
     """Synchronous: for a worker thread."""

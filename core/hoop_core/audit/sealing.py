@@ -37,21 +37,22 @@ class Sealer:
         salt, self._prefix = os.urandom(_SALT), os.urandom(_PREFIX)
         self._header = MAGIC + salt + self._prefix
         self._cipher = _cipher(key, salt, path)
-        self._held = bytearray()
+        self._held = b""
         self._number = 0
 
     def seal(self, content: bytes) -> bytes:
         """What is ready to be stored once `content` has come; at least one byte is held back for the end."""
         out, self._header = [self._header], b""
-        self._held += content
-        while len(self._held) > PIECE:
-            out.append(self._piece(bytes(self._held[:PIECE]), last=False))
-            del self._held[:PIECE]
+        waiting, at = self._held + content, 0
+        while len(waiting) - at > PIECE:
+            out.append(self._piece(waiting[at : at + PIECE], last=False))
+            at += PIECE
+        self._held = waiting[at:]
         return b"".join(out)
 
     def end(self) -> bytes:
         """The rest of the file."""
-        return self._header + self._piece(bytes(self._held), last=True)
+        return self._header + self._piece(self._held, last=True)
 
     def _piece(self, content: bytes, *, last: bool) -> bytes:
         sealed = self._cipher.encrypt(_nonce(self._prefix, self._number, last=last), content, None)

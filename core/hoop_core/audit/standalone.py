@@ -451,6 +451,7 @@ class Verification:
         self.proofs: list[tuple[int, bytes, list[bytes]]] = []
         self.root = b""
         self.purged: list[tuple[int, int]] = []
+        self.vouched: dict[str, tuple[int, str]] = {}
         self.purged_files: dict[str, str] = {}
 
     def fault(self, place: str, what: str) -> None:
@@ -550,6 +551,14 @@ class Verification:
             self.proofs.append((entry["seq"], text, path))
             found.append((entry["seq"], entry))
             self._purge(entry)
+            if (
+                entry.get("kind") == "recording.key"
+            ):  # of a session that was opened before the period
+                for one in recorded(entry):
+                    self.vouched["recordings/" + one["path"]] = (
+                        entry["seq"],
+                        str(one.get("sha256")),
+                    )
         return found
 
     def _included(self, seq: int, text: bytes, path: list[bytes]) -> None:
@@ -571,8 +580,6 @@ class Verification:
         self._notes()
         leaves = self.files.lines("log/leaves.txt")
         pruned: list[int] = []
-        vouched: dict[str, tuple[int, str]] = {}
-        last_at = ""
         self._fits()
         for line in self.files.lines("log/entries.jsonl"):
             seq = self.tree.size
@@ -582,7 +589,7 @@ class Verification:
                 self.fault(f"entry {seq}", "was changed: its leaf hash differs")
             self.tree.add(leaf)
             if line:
-                last_at = self._entry(seq, line, story, vouched, last_at)
+                self._entry(seq, line, story)
             else:
                 pruned.append(seq)
             self._fits()
@@ -593,25 +600,22 @@ class Verification:
         if self.end != self.manifest["last_seq"] + 1:
             self.fault("manifest.json", f"tells of entries up to {self.manifest['last_seq']}")
         self._pruned(pruned)
-        self._recordings(vouched)
+        self._recordings()
 
-    def _entry(
-        self, seq: int, line: bytes, story: Story, vouched: dict[str, tuple[int, str]], last: str
-    ) -> str:
+    def _entry(self, seq: int, line: bytes, story: Story) -> None:
         entry = self._guarded(f"entry {seq}", lambda: parsed(line))
         if not isinstance(entry, dict):
-            return last
+            return
         if entry.get("seq") != seq:
             self.fault(f"entry {seq}", f"says that it is number {entry.get('seq')}")
         story.tell(seq, entry)
         self._guarded(f"entry {seq}", lambda: self._purge(entry))
         for one in recorded(entry):
-            vouched["recordings/" + one["path"]] = (seq, str(one.get("sha256")))
+            self.vouched["recordings/" + one["path"]] = (seq, str(one.get("sha256")))
         at = str(entry.get("at"))
         begin, end = self.manifest.get("from") or "", self.manifest.get("to") or "9"
         if not begin <= at < end:
             self.fault(f"entry {seq}", f"is of {at}, outside the period of the bundle")
-        return at
 
     def _after(self) -> None:
         """What came after the period, as subtrees, up to the tree of the last checkpoint."""
@@ -656,11 +660,11 @@ class Verification:
             if not any(a <= seq <= b for a, b in ranges):
                 self.fault(f"entry {seq}", "is empty, and no entry tells that it was pruned")
 
-    def _recordings(self, vouched: dict[str, tuple[int, str]]) -> None:
+    def _recordings(self) -> None:
         if self.manifest.get("recordings") == "digests":
             return
         there = set(self.files.names)
-        for name, (seq, digest) in vouched.items():
+        for name, (seq, digest) in self.vouched.items():
             if name not in there:
                 if self.purged_files.get(name[len("recordings/") :]) != digest:
                     self.fault(name, f"is missing, and entry {seq} vouches for it")
@@ -669,9 +673,10 @@ class Verification:
             found = self._guarded(name, lambda n=name: self.files.digest(n))
             if found is not None and found != digest:
                 self.fault(name, f"was changed: its digest differs from entry {seq}")
-        for name in sorted(n for n in there if n.startswith("recordings/") and n not in vouched):
-            if not name.endswith("/key.json"):
-                self.fault(name, "is vouched for by no entry of the period")
+        for name in sorted(
+            n for n in there if n.startswith("recordings/") and n not in self.vouched
+        ):
+            self.fault(name, "is vouched for by no entry of the period")
 
 
 def _hex(text: str) -> bytes:

@@ -21,9 +21,9 @@ from hoop_core.cli.export import export
 from hoop_core.cli.output import AsJson, emit, failing, plain
 from hoop_core.cli.reconcile import Config, reconcile
 from hoop_core.cli.retention import holds, prune
-from hoop_core.config import load_settings
+from hoop_core.config import Settings, load_settings
 from hoop_core.credentials.log_key import existing_signer, opened_log
-from hoop_core.errors import ConfigError
+from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.store import Store
 
 app = typer.Typer(help="The log and its evidence.", no_args_is_help=True, add_completion=False)
@@ -38,8 +38,12 @@ Heads = Annotated[
 @app.command()
 def verify(
     source: Annotated[
-        str, typer.Argument(metavar="BUNDLE_OR_STORE", help="A bundle, or a store's URL or file.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[BUNDLE_OR_STORE]",
+            help="A bundle, or a store's URL or file; else that of hoop.toml, and the log tells of it.",
+        ),
+    ] = None,
     *,
     key: Annotated[
         str | None,
@@ -53,19 +57,24 @@ def verify(
     story: Annotated[
         bool, typer.Option(help="Also whether what the entries tell could happen.")
     ] = True,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every entry, checkpoint and recording; exit 1 on any fault and name the first."""
     with failing(as_json):
         if key is not None:
             check_verifier_key(key)
-        if "://" not in source and not Path(source).exists():
+        if source is not None and "://" not in source and not Path(source).exists():
             raise ConfigError(
                 f"There is no file {source}.", "Name a bundle, or a store's URL or file."
             )
         notes = _notes(heads)
-        stored = "://" in source or source.endswith(".db")
-        if stored:
+        stored = source is None or "://" in source or source.endswith(".db")
+        if source is None:
+            settings = load_settings(config)
+            recordings = recordings or settings.store.recordings
+            report = verified_here(settings, notes, key, recordings, story=story)
+        elif stored:
             url = source if "://" in source else f"sqlite:///{source}"
             report = verify_store(
                 url, verifier_key=key, heads=notes, recordings=recordings, story=story
@@ -74,6 +83,31 @@ def verify(
             report = verify_bundle(Path(source), verifier_key=key, heads=notes)
     emit(as_json, report.as_json(), _shown(report, unchecked=stored and recordings is None))
     raise typer.Exit(0 if report.ok else 1)
+
+
+def verified_here(
+    settings: Settings, heads: list[str], key: str | None, recordings: str, *, story: bool
+) -> Report:
+    """The log of a gateway's configuration. That it was looked at is in the log."""
+    signer = existing_signer(settings)
+    report = verify_store(
+        settings.store.url,
+        verifier_key=key or signer.verifier_key,
+        heads=heads,
+        recordings=recordings,
+        story=story,
+    )
+    told = report.as_json()
+    first = [f"{f.place}: {f.what}" for f in report.faults[:20]]
+    try:
+        with opened_log(settings) as (_, log):
+            entry = {"by": getpass.getuser(), "ok": report.ok, "faults": len(report.faults)}
+            entry |= {"first": first, "entries": told["entries"], "root": told["root"]}
+            log.append("log.verified", entry)
+    except (StoreUnavailable, ConfigError):
+        if report.ok:  # a log that does not verify may not take an entry either
+            raise
+    return report
 
 
 def _notes(heads: Path | None) -> list[str]:

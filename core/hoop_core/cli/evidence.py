@@ -35,6 +35,9 @@ def evidence(
     recordings: Annotated[
         bool, typer.Option(help="Add what clients were shown, not its digests alone.")
     ] = True,
+    replay: Annotated[
+        bool, typer.Option(help="Decide the period's statements anew, for PI1.")
+    ] = True,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +49,7 @@ def evidence(
             _stamp(end, "--to"),
             chosen(controls),
             recordings,
+            replay,
         )
         made = write_bundle(config, out, wanted)
     emit(as_json, made.as_json(), shown_bundle(made))

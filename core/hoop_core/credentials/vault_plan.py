@@ -24,6 +24,8 @@ LEASE_TTL = "4h"
 """A user lives no longer than the token that it was asked for with, so both have the same time."""
 RECORDINGS_KEY = {"type": "aes256-gcm96"}
 """Of Vault's transit engine; it never leaves Vault."""
+LOG_KEY = {"type": "ed25519", "exportable": False, "allow_plaintext_backup": False}
+"""Who could take it out could sign another log."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)([smhd])\Z")
 
@@ -123,12 +125,17 @@ def plan(
             own = {"private_key": private_key} if "private_key" in body and private_key else {}
             wanted.append(Wanted(f"{mount}/{path.partition('/')[2]}", plain, own))
     data_keys: list[str] = []
-    if settings.store.recordings_key:
-        transit, key = vault.transit_mount, settings.store.recordings_key
+    transit, signing = vault.transit_mount, settings.audit.transit_key
+    if settings.store.recordings_key or signing:
         wanted.append(Wanted(f"sys/mounts/{transit}", {}, mount="transit"))
+    if signing:
+        wanted.append(Wanted(f"{transit}/keys/{signing}", LOG_KEY))
+    if settings.store.recordings_key:
+        key = settings.store.recordings_key
         wanted.append(Wanted(f"{transit}/keys/{key}", RECORDINGS_KEY))
         data_keys.append(f"{transit}/datakey/plaintext/{key}")
-    gateway = gateway_policy(mounts, data_keys=data_keys)
+    signs = (transit, signing) if signing else None
+    gateway = gateway_policy(mounts, data_keys=data_keys, signing=signs)
     acl = json.dumps({"path": gateway}, indent=1, sort_keys=True)
     wanted.append(Wanted(f"sys/policies/acl/{vault.auth_role}", {"policy": acl}))
     wanted.append(

@@ -7,7 +7,7 @@ log/entries.jsonl     the entries of the period, one a line, exactly as hashed; 
 log/leaves.txt        the RFC 6962 leaf hash of each
 log/before.json       what was before, log/after.json what came after: as full subtrees, up to the last checkpoint
 log/context.jsonl     entries from outside that the period rests on, each with its inclusion proof
-log/checkpoints.json  every signed checkpoint from the period's first entry on
+log/checkpoints.json  every signed checkpoint from the period's first entry on; log/witnessed.txt what witnesses signed
 tables/               one table for each part of a criterion; policies/ the policies in force, and their differences
 recordings/           what clients were shown
 """
@@ -20,6 +20,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from hoop_core import __version__
 from hoop_core.audit.checkpoint import Checkpoint, read_checkpoint
 from hoop_core.audit.log import AuditLog
 from hoop_core.audit.proofs import StoredTree, checked_inclusion
+from hoop_core.audit.publishing import cosigned
 from hoop_core.audit.recording import Recorder
 from hoop_core.audit.standalone import FORMAT, MANIFEST, recorded
 from hoop_core.audit.stored import bounds, stored_checkpoints, stored_entries
@@ -43,6 +45,9 @@ from hoop_core.evidence.criteria import CRITERIA, Tables
 from hoop_core.evidence.summary import Summary
 from hoop_core.model import Json
 from hoop_core.policy.file import parse_policy
+from hoop_core.replay.evidence import StoreSource
+from hoop_core.replay.session import Replay, Result
+from hoop_core.replay.unsealing import Unsealer
 from hoop_core.store import Store
 
 # A fixed time: the same evidence gives the same bytes.
@@ -61,6 +66,8 @@ class Population:
     controls: tuple[str, ...] = tuple(CRITERIA)
     recordings: bool = True
     """False: their digests only, which the entries hold."""
+    replays: bool = True
+    """Decide the statements of the period anew, for PI1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ class _Making:
     files: dict[str, Json] = field(default_factory=dict)
     recorded: list[str] = field(default_factory=list)
     policies: list[tuple[int, str, str]] = field(default_factory=list)
+    sessions: set[str] = field(default_factory=set)
 
     def write(self, partial: Path) -> tuple[int, int, str, str, dict[str, int]]:
         first, end = bounds(self.store, self.wanted.begin, self.wanted.end)
@@ -143,6 +151,7 @@ class _Making:
         self._context(tree, first, end, tables)
         self._entries(first, end, tables, summary)
         self._more_tables(tables)
+        self._replays(tables, first, end)
         tables.close()
         rows = {name: file.rows for name, file in tables.files.items()}
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -165,6 +174,8 @@ class _Making:
                 if seq < first:
                     tables.known(entry)
                     self._policy(entry)
+                    if entry["kind"] == "recording.key":  # what opens the period's files
+                        self.recorded += [one["path"] for one in recorded(entry)]
 
     def _parsed(self, first: int, end: int, what: str) -> Iterator[tuple[int, Json]]:
         for entry in stored_entries(self.store, first=first):
@@ -193,6 +204,11 @@ class _Making:
                 tables.tell(parsed)
                 summary.tell(parsed)
                 self._policy(parsed)
+                if (
+                    parsed["kind"] in ("statement.intent", "statement.refused")
+                    and parsed["session"]
+                ):
+                    self.sessions.add(parsed["session"])
                 self.recorded += [one["path"] for one in recorded(parsed)]
 
     def _policy(self, entry: Json) -> None:
@@ -224,6 +240,24 @@ class _Making:
                     "except_groups": sorted(rule.except_groups),
                 })  # fmt: skip
 
+    def _replays(self, tables: Tables, first: int, end: int) -> None:
+        """Each statement of the period decided anew under what is on record, and its recorded result looked at."""
+        if not self.wanted.replays or "replays" not in tables.files:
+            return
+        recorder = Recorder(self.settings.store.recordings)
+        replaying = Replay(StoreSource(self.store, recorder), Unsealer())
+        sessions = sorted(self.sessions)
+        for number, session in enumerate(sessions):
+            self.progress("deciding anew", number, len(sessions))
+            told = [r for r in replaying.session(session) if first <= r.entry["seq"] < end]
+            counted = Counter(r.result for r in told)
+            tables.add("replays", {
+                "session": session, "statements": len(told),
+                "matches": counted[Result.MATCHES], "not_decided": counted[Result.NOT_DECIDED],
+                "differs": counted[Result.DIFFERS],
+                "differences": [r.as_json() for r in told if r.result is Result.DIFFERS],
+            })  # fmt: skip
+
     def _pack(
         self, archive: zipfile.ZipFile, tree: StoredTree, first: int, end: int, summary: Summary
     ) -> None:
@@ -242,6 +276,9 @@ class _Making:
         if not notes:  # of an empty log
             notes = [self.signed.note]
         self._add(archive, "log/checkpoints.json", json.dumps(notes, ensure_ascii=False).encode())
+        told = cosigned(self.store)
+        if told:
+            self._add(archive, "log/witnessed.txt", "".join(told).encode())
         for path in sorted((self.folder / "tables").iterdir()):
             self._copy(archive, f"tables/{path.name}", path)
         self._policies(archive)

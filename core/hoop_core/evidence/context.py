@@ -74,7 +74,8 @@ def context_of(
     wanted |= {n for n in (first - 1, end) if 0 <= n < size and not first <= n < end}
     with store.read() as connection:
         for names in _batches(sorted(references.sessions)):
-            query = select(_c.seq).where(_c.session_id.in_(names), _c.kind == "session.opened")
+            kinds = ("session.opened", "recording.key")
+            query = select(_c.seq).where(_c.session_id.in_(names), _c.kind.in_(kinds))
             wanted.update(connection.scalars(query.where(_c.seq < first)))
         for query in (
             _texts().where(TOLD_OF, _c.seq < first),

@@ -71,7 +71,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "settings": ("seq", "at", "sha256", "version", "replica"),
     "masks": ("policy_digest", "seq", "what", "mask", "except_groups"),
     "purges": ("seq", "at", "what", "class", "reason", "entries", "recordings", "by"),
-    "replays": ("session", "statements", "matches", "differences"),
+    "replays": ("session", "statements", "matches", "not_decided", "differs", "differences"),
     "starts": ("seq", "at", "replica", "version"),
     "waits": ("approval", "asked_seq", "decided_seq", "status", "seconds"),
 }  # fmt: skip

@@ -59,14 +59,26 @@ def role_definition(
 
 
 def gateway_policy(
-    mounts: Mapping[str, Iterable[str]], *, data_keys: Iterable[str] = ()
+    mounts: Mapping[str, Iterable[str]],
+    *,
+    data_keys: Iterable[str] = (),
+    signing: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Least privilege of the gateway, as the paths of a Vault policy: mint, revoke, see what Vault gave
     up to revoke, and have data keys made; nothing else. `mounts` has the Vault roles of each database mount, `data_keys`
-    transit keys as `mount/datakey/plaintext/name`: what they wrap the gateway cannot unwrap again.
+    transit keys as `mount/datakey/plaintext/name`: what they wrap the gateway cannot unwrap again. `signing` is the
+    transit mount and the key that signs the log.
     """
     creds = sorted(f"{mount}/creds/{role}" for mount, roles in mounts.items() for role in roles)
+    signs: dict[str, Any] = {}
+    if signing is not None:
+        mount, key = signing
+        signs = {
+            f"{mount}/sign/{key}": {"capabilities": ["update"]},
+            f"{mount}/keys/{key}": {"capabilities": ["read"]},  # its public half
+        }
     return {
+        **signs,
         **{path: {"capabilities": ["read"]} for path in creds},
         **{path: {"capabilities": ["update"]} for path in sorted(data_keys)},
         # The lease is named in the body: without these bounds the path alone would allow any lease.
