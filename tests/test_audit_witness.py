@@ -272,6 +272,36 @@ def test_witnesses_are_told_apart_by_name_and_have_a_real_key(log: AuditLog) -> 
         witnesses_of([WitnessSettings(name="a", url="http://w", witness_key=log.key.verifier_key)])
 
 
+def test_a_witness_that_forgot_what_it_was_told_stops_the_start(
+    log: AuditLog, store: Store, tmp_path: Path
+) -> None:
+    """A folder that is not mounted looks like a new one."""
+    kept = FileWitness("kept", tmp_path / "heads.txt")
+    publishing = Publishing(store, log, [kept])
+    publishing.check()
+    grow(log, 2)
+    publishing.publish()
+    (tmp_path / "heads.txt").unlink()
+    with pytest.raises(StoreUnavailable, match="knows nothing of it any more"):
+        publishing.check()
+
+
+def test_a_torn_note_in_the_file_spoils_no_other(
+    log: AuditLog, store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "heads.txt"
+    publishing = Publishing(store, log, [FileWitness("kept", file)])
+    grow(log, 2)
+    publishing.publish()
+    whole = file.read_text()
+    file.write_text(whole + whole[: len(whole) // 2])
+    publishing.check()
+    grow(log, 2)
+    publishing.publish()
+    publishing.check()
+    assert file.read_text().endswith(log.checkpoints()[-1])
+
+
 def test_who_knows_of_a_log_by_another_key_is_not_believed(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:

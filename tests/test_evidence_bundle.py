@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -309,7 +310,7 @@ def test_an_older_tree_is_found_by_a_published_head(world: World) -> None:
     head = world.log.checkpoint().note
     assert verify_bundle(older.path, verifier_key=older.verifier_key).ok
     report = verify_bundle(older.path, verifier_key=older.verifier_key, heads=[head])
-    assert [f.place for f in report.faults] == ["head 0"]
+    assert [f.place for f in report.faults] == ["head 0", "the heads"]
 
 
 def test_a_history_that_was_written_anew_with_the_same_key_is_found_by_a_published_head(
@@ -327,6 +328,75 @@ def test_a_history_that_was_written_anew_with_the_same_key_is_found_by_a_publish
     report = verify_bundle(bundle.path, verifier_key=bundle.verifier_key, heads=[head.note])
     assert [f.place for f in report.faults] == ["head 0"]
     again.store.close()
+
+
+def test_heads_that_could_not_be_compared_are_no_proof(world: World, tmp_path: Path) -> None:
+    begin, end = two_days(world)
+    bundle = world.bundle(begin=begin, end=end)
+    lies = tmp_path / "lies.txt"
+    lies.write_text(world.log.key.sign(2, bytes(32)).note)  # of before the period
+    ran = alone(bundle.path, "--key", bundle.verifier_key, "--heads", str(lies))
+    assert (ran.returncode, "could be compared" in ran.stdout) == (1, True)
+    lies.write_text("")
+    assert alone(bundle.path, "--heads", str(lies)).returncode == 2
+
+
+def test_the_report_says_what_published_heads_cover(world: World, tmp_path: Path) -> None:
+    begin, end = two_days(world)
+    bundle = world.bundle(begin=begin, end=end)
+    heads = tmp_path / "heads.txt"
+    heads.write_text("".join(world.log.checkpoints()[1:]))
+    ran = alone(bundle.path, "--key", bundle.verifier_key, "--heads", str(heads), "--json")
+    report = json.loads(ran.stdout)
+    assert (ran.returncode, report["heads"], report["heads_compared"]) == (0, 3, 2)
+    assert report["as_published"] == report["tree_size"]
+
+
+def signed_anew(bundle: Bundle, world: World, change: Callable[[Files], None]) -> Path:
+    """What whoever holds the key can hand over."""
+
+    def made(files: Files) -> None:
+        change(files)
+        manifest = json.loads(files["manifest.json"])
+        for name in manifest["files"]:
+            digest = hashlib.sha256(files[name]).hexdigest()
+            manifest["files"][name] = {"size": len(files[name]), "sha256": digest}
+        files["manifest.json"] = json.dumps(manifest).encode()
+        digest = hashlib.sha256(files["manifest.json"]).hexdigest()
+        note = world.log.key.sign_note(f"hoop-evidence-manifest\n{digest}\n")
+        files["manifest.note"] = note.encode()
+
+    return rewritten(bundle, made)
+
+
+def test_a_policy_that_no_entry_holds_is_named_though_it_is_signed(world: World) -> None:
+    bundle = world.bundle()
+    other = {"policies/p1.yaml": b"version: 1\n"}
+    report = verify_bundle(signed_anew(bundle, world, lambda files: files.update(other)))
+    assert [f.place for f in report.faults] == ["policies/p1.yaml"]
+
+
+def test_what_an_auditor_has_to_be_told_of_is_an_alert(world: World) -> None:
+    world.say("log.verified", {"ok": False, "first": ["entry 3: was changed"], "by": "root"})
+    world.say("log.unpublished", {"witness": "w", "error": "away"})
+    world.say("statement.refused", {"identity": person_("agent"), "error": {"reason": "X"}}, "s")
+    bundle = world.bundle()
+    alerts = table(bundle, "CC7.2-alerts")
+    assert [a["what"] for a in alerts] == [
+        "log does NOT verify", "witness not told", "statement refused",
+    ]  # fmt: skip
+    with zipfile.ZipFile(bundle.path) as archive:
+        page = archive.read("summary.html").decode()
+    assert all(a["what"] in page for a in alerts)
+
+
+def test_names_in_the_summary_are_text(world: World) -> None:
+    world.sign_in("s")
+    world.statement("s", identity={**person_("x"), "name": "<script>alert(1)</script>"})
+    with zipfile.ZipFile(world.bundle().path) as archive:
+        page = archive.read("summary.html").decode()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
 
 
 # ------------------------------------------------------------------ unlawful stories, signed by the log's own key

@@ -30,6 +30,7 @@ PROBES = {
     "row_filters": "row_filters: [{zzzz: 1}]",
     "detectors": "detectors: [{zzzz: 1}]",
     "recordings": "recordings: [{zzzz: 1}]",
+    "retention": "retention: [{zzzz: 1}]",
     "rules": "rules: [{zzzz: 1}]",
     "rules.approval": "rules: [{name: n, then: require_approval, approval: {zzzz: 1}}]",
     "rules.approval.windows": _rule("windows: [{zzzz: 1}]"),

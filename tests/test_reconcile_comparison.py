@@ -280,6 +280,8 @@ def test_a_minted_user_cannot_be_allowed(world: World) -> None:
         'DESCRIBE TABLE "DB"."S"."T"',
         'SELECT GET_DDL(\'VIEW\', \'"DB"."S"."V"\')',
         "CALL GOVERNANCE.HOOP.END_MINTED_USER('V_TOKEN_HOOP_ABCDEF_9')",
+        'ALTER USER IF EXISTS "V_TOKEN_HOOP_ABCDEF_9" SET DISABLED = TRUE',
+        'DROP USER IF EXISTS "V_TOKEN_HOOP_ABCDEF_9"',
         queries_ended(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
         queries_named(["01b2", "it's"]),
         logins_between(
@@ -303,6 +305,8 @@ def test_what_the_observer_says_is_its_own(text: str) -> None:
         queries_named(["a') OR (1 = 1"]).replace("''", "'"),
         'DESCRIBE TABLE "DB"."S"."T"; SELECT 1',
         "SHOW TERSE USERS LIKE 'a'\n",
+        "DROP USER IF EXISTS HOOP_ADMIN",
+        'ALTER USER IF EXISTS "V_X" SET DISABLED = FALSE',
     ],
 )
 def test_the_observer_can_say_nothing_else(text: str) -> None:

@@ -128,7 +128,7 @@ def test_a_session_goes_with_all_its_entries_its_recordings_and_its_row(world: W
     with world.store.read() as connection:
         assert connection.scalar(select(sessions.c.id).where(sessions.c.id == session)) is None
     (record,) = world.of("log.pruned")
-    assert record["ranges"] == [[2, 4]]
+    assert record["entries"] == [[2, 4]]
     leaves = b"".join(before[s] for s in (2, 3, 4))
     assert record["leaves_sha256"] == hashlib.sha256(leaves).hexdigest()
     assert record["recordings"][0]["path"] == f"{session}/00001-exchange.json"

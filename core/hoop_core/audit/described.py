@@ -7,6 +7,8 @@ with every insert: they stand with the statement.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,9 @@ KIND = "catalog.described"
 _MOST = 50_000
 """Descriptions that one process remembers to have logged; one that is forgotten is logged once more."""
 
+_AGAIN_SECONDS = 86_400.0
+"""After so long a description is logged once more: what is older may have been pruned (retention.py keeps two days)."""
+
 Objects = Mapping[TableName, CatalogObject | None]
 _Key = tuple[str, TableName, str]
 
@@ -28,21 +33,22 @@ class Described:
     """Of one process. `missing` is for its event loop, `describe` for any thread."""
 
     log: AuditLog
-    _known: OrderedDict[_Key, None] = field(default_factory=OrderedDict, repr=False)
+    _known: OrderedDict[_Key, float] = field(default_factory=OrderedDict, repr=False)
 
     def missing(self, account: str, objects: Objects) -> dict[TableName, CatalogObject]:
-        """What of `objects` no entry of this process describes yet."""
+        """What of `objects` no entry of this process describes yet, or none of today."""
+        old = time.monotonic() - _AGAIN_SECONDS
         return {
             t: o
             for t, o in objects.items()
-            if o is not None and (account, t, o.digest) not in self._known
+            if o is not None and self._known.get((account, t, o.digest), -math.inf) < old
         }
 
     def describe(self, account: str, objects: Mapping[TableName, CatalogObject]) -> None:
         """Put them into the log. Raises StoreUnavailable."""
         for table, known in objects.items():
             self.log.append(KIND, described_json(account, table, known))
-            self._known[account, table, known.digest] = None
+            self._known[account, table, known.digest] = time.monotonic()
             if len(self._known) > _MOST:
                 self._known.popitem(last=False)
 

@@ -46,6 +46,9 @@ OBSERVED = (
     re.compile(rf"SHOW TERSE USERS LIKE {_TEXT}"),
     re.compile(rf"SELECT GET_DDL\('VIEW', {_TEXT}\)"),
     re.compile(rf"CALL {_PATH}\({_TEXT}\)"),
+    # What the procedure END_MINTED_USER runs is there as statements of whoever called it.
+    re.compile(r'ALTER USER IF EXISTS "[A-Za-z0-9_]+" SET DISABLED = TRUE'),
+    re.compile(r'DROP USER IF EXISTS "[A-Za-z0-9_]+"'),
     re.compile(rf"{re.escape(_QUERIES)}END_TIME >= {_TIME} AND END_TIME < {_TIME}"),
     re.compile(rf"{re.escape(_QUERIES)}QUERY_ID IN {_TEXTS}"),
     re.compile(

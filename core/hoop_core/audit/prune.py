@@ -8,6 +8,7 @@ names and that are still there, because a process ended in between, go with the 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +21,8 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hoop_core.audit.log import AuditLog, utc_now
-from hoop_core.audit.retention import Due, Selecting, Selection
+from hoop_core.audit.retention import Due, Selecting, Selection, rank, references, unit_key
+from hoop_core.audit.standalone import recorded
 from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.model import Json
 from hoop_core.policy.model import Policy, RetentionClass
@@ -96,7 +98,7 @@ class Pruning:
         seqs = sorted(s for due in batch if due.bodies for s in due.unit.seqs)
 
         def write(connection: Connection) -> Json:
-            self._no_new_hold(connection, selection)
+            self._nothing_new(connection, selection, batch)
             digest = _emptied(connection, seqs)
             _rows_gone(connection, [due for due in batch if due.bodies])
             # Named with what the record says: whoever comes after a crash needs no more than this row.
@@ -110,22 +112,31 @@ class Pruning:
                 "reason": reason,
                 "by": by,
                 "count": len(seqs),
-                "ranges": _ranges(seqs),
+                "entries": _ranges(seqs),
                 "leaves_sha256": digest,
                 "recordings": recordings,
             }
 
         return self._log.append("log.pruned", write)
 
-    def _no_new_hold(self, connection: Connection, selection: Selection) -> None:
-        placed = connection.scalar(
-            select(_e.seq).where(_e.seq > selection.scanned, _e.kind == "hold.placed").limit(1)
-        )
-        if placed is not None:
-            raise ConfigError(
-                "A hold was placed meanwhile; what was not removed before it is still there.",
-                "Run `hoop audit prune` again.",
-            )
+    def _nothing_new(
+        self, connection: Connection, selection: Selection, batch: Sequence[Due]
+    ) -> None:
+        """What was appended since the log was looked at may hold, belong to or rest on what is to go."""
+        having = {name for due in batch if due.bodies for name in due.unit.provides}
+        keys = {due.unit.key for due in batch}
+        query = select(_e.seq, _e.kind, _e.session_id, _e.entry).where(_e.seq > selection.scanned)
+        for row in connection.execute(query.where(_e.entry != "").order_by(_e.seq)):
+            data = json.loads(row.entry)["data"]
+            key = unit_key(row.seq, row.kind, row.session_id, data)
+            what = "A hold was placed" if row.kind == "hold.placed" else ""
+            if key in keys or not having.isdisjoint(references(data)):
+                what = "Something that was to go was used"
+            if what:
+                raise ConfigError(
+                    f"{what} meanwhile; what was not removed before it is still there.",
+                    "Run `hoop audit prune` again.",
+                )
 
     def finish(self) -> int:
         """Remove the recordings of purge records; how many records had any left. Raises StoreUnavailable."""
@@ -155,12 +166,16 @@ class Pruning:
                     "It is in a purge record already; run `hoop audit prune` again.",
                 ) from e
 
-    def _remove_folder(self, folder: str) -> None:
-        """What no entry vouches for goes with the last recording: keys, and files that were never finished."""
-        full = f"{self._root}/{folder}"
+    def _remove_folder(self, session: str) -> None:
+        """What no entry vouches for goes with the last recording: files that were never finished."""
+        full = f"{self._root}/{session}"
+        query = select(_e.entry).where(_e.session_id == session, _e.entry != "")
+        with self._store.read() as connection:
+            entries = [json.loads(text) for text in connection.scalars(query)]
+        vouched = {str(one["path"]).rpartition("/")[2] for e in entries for one in recorded(e)}
         with suppress(FileNotFoundError):
-            left = [str(f["name"]) for f in self._fs.ls(full, detail=True)]
-            if any(name.endswith((".arrow", ".json")) for name in left):
+            left = {str(f["name"]).rpartition("/")[2] for f in self._fs.ls(full, detail=True)}
+            if left & vouched:
                 return
             try:
                 self._fs.rm(full, recursive=True)
@@ -217,10 +232,10 @@ def _rows_gone(connection: Connection, batch: Sequence[Due]) -> None:
 
 
 def _batches(due: Sequence[Due]) -> Iterator[tuple[RetentionClass, list[Due]]]:
-    """What belongs together is never in two of them; class by class."""
-    by_class: dict[str, list[Due]] = {}
+    """What belongs together is never in two of them; class by class, what others rest on last."""
+    by_class: dict[tuple[int, str], list[Due]] = {}
     for one in due:
-        by_class.setdefault(one.rule.name, []).append(one)
+        by_class.setdefault((rank(one.unit), one.rule.name), []).append(one)
     for found in by_class.values():
         batch: list[Due] = []
         size = 0

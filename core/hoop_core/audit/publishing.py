@@ -39,6 +39,11 @@ class Publishing:
         """That the log is a later one of what each witness knows. Raises StoreUnavailable, EvidenceError."""
         for witness in self.witnesses:
             note = witness.newest()
+            if note is None and self._known(witness.name) and not witness.blind:
+                raise StoreUnavailable(
+                    f"The witness {witness.name} was told of this log, and knows nothing of it any more.",
+                    "Is its file or folder mounted? Nothing was started.",
+                )
             if note is not None:
                 self._continues(witness, open_checkpoint(note, self.log.key.verifier_key))
 

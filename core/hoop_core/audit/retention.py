@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,6 +31,8 @@ NEVER = frozenset({"log.begun", "log.pruned", "log.key", "hold.placed", "hold.li
 _BASES = frozenset({"policy.loaded", "catalog.described", "config.loaded"})
 """What entries refer to by a digest."""
 _OPEN = (ApprovalStatus.PENDING, ApprovalStatus.APPROVED)
+_DESCRIBED_FOR = timedelta(days=2)
+"""How long a description of a table is kept in any case: processes rest on what they logged for a day."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Unit:
     tables: set[str] = field(default_factory=set)
     users: set[str] = field(default_factory=set)
     refers: set[str] = field(default_factory=set)
+    provides: set[str] = field(default_factory=set)
+    """What `references` of other entries may name: this unit has it."""
     digest: str = ""
 
     def add(self, row: Row[Any], data: Json) -> None:
@@ -67,6 +71,11 @@ class Unit:
         self._facts(data)
         if row.kind in _BASES:
             self.digest = str(data.get("digest") or data.get("sha256") or "")
+            self.provides.add(self.digest)
+        if row.kind == "credential.minted":
+            self.provides.add(str(data["snowflake_user"]))
+        if _is_request(self):
+            self.provides |= self.approvals
 
     def _facts(self, data: Json) -> None:
         asked = data.get("question") if isinstance(data.get("question"), dict) else data
@@ -74,7 +83,10 @@ class Unit:
         for who in (asked.get("identity"), asked.get("requester")):
             if isinstance(who, dict):
                 self.groups.update(map(str, who.get("groups") or ()))
-                self.people.update(str(who.get(k) or "") for k in ("subject", "name"))
+                self.people.update(_names(who))
+        for who in (data.get("approver"), data.get("by")):
+            if isinstance(who, dict):  # to be found by holds; what is kept how long goes by who asked
+                self.people.update(_names(who))
         if asked.get("account"):
             self.accounts.add(account_key(str(asked["account"])))
         for key in ("reads", "writes"):
@@ -87,7 +99,7 @@ class Unit:
 
 
 def references(data: Json) -> Iterator[str]:
-    """What an entry rests on: digests of policies and catalogs, ids of approvals."""
+    """What an entry rests on: digests of policies and catalogs, ids of approvals, minted users."""
     for told in (data, data.get("question")):
         if not isinstance(told, dict):
             continue
@@ -98,8 +110,9 @@ def references(data: Json) -> Iterator[str]:
             yield str(told["policy_digest"])
         if isinstance(told.get("catalog"), dict):
             yield from (str(v) for v in told["catalog"].values() if v)
-        if isinstance(told.get("approval"), str):
-            yield told["approval"]
+        for key in ("approval", "snowflake_user"):
+            if isinstance(told.get(key), str):
+                yield told[key]
         yield from (str(x) for x in told.get("exceptions") or () if isinstance(x, str))
 
 
@@ -161,16 +174,36 @@ class Selecting:
                 "The policy file is not the one that the gateways have loaded last.",
                 "What is removed is removed under a policy that is on record: start a gateway with it first.",
             )
-        due: list[Due] = []
-        # A request goes only when no session that stays used it, what a digest names when nobody names it.
-        for rank in (_is_session, _is_request, _is_base):
-            for unit in [u for u in self._units.values() if rank(u)]:
-                chosen = self._judge(unit, live)
-                if chosen is not None:
-                    due.append(chosen)
-                if chosen is None or not chosen.bodies:
-                    self._referred |= unit.refers
-        return Selection(tuple(due), self._kept, self._scanned)
+        due: dict[str, Due] = {}
+        for unit in self._units.values():
+            chosen = self._judge(unit, live)
+            if chosen is not None:
+                due[unit.key] = chosen
+            if chosen is None or not chosen.bodies:
+                self._referred |= unit.refers
+        self._keep_referred(due)
+        # What others rest on goes last, so that nothing is left alone when a process ends in between.
+        ordered = sorted(due.values(), key=lambda d: rank(d.unit))
+        return Selection(tuple(ordered), self._kept, self._scanned)
+
+    def _keep_referred(self, due: dict[str, Due]) -> None:
+        """Take out of `due` what an entry that stays rests on, and what that rests on."""
+        having: dict[str, list[str]] = {}
+        for key, one in due.items():
+            for name in one.unit.provides if one.bodies else ():
+                having.setdefault(name, []).append(key)
+        open_ = set(self._referred)
+        while open_:
+            for key in having.get(open_.pop(), ()):
+                one = due[key]
+                if not one.bodies:
+                    continue
+                self._count("others refer to it")
+                due[key] = replace(one, bodies=False)  # recordings rest on nothing
+                open_ |= one.unit.refers - self._referred
+                self._referred |= one.unit.refers
+        for key in [k for k, one in due.items() if not one.bodies and not one.unit.recordings]:
+            del due[key]
 
     def _rows(self, connection: Connection) -> Iterator[Row[Any]]:
         start = 0
@@ -224,9 +257,12 @@ class Selecting:
             return None
         why = self._stays(unit, live)
         if why:
-            self._kept[why] = self._kept.get(why, 0) + 1
+            self._count(why)
             return None
         return Due(unit, rule, bodies)
+
+    def _count(self, why: str) -> None:
+        self._kept[why] = self._kept.get(why, 0) + 1
 
     def _stays(self, unit: Unit, live: _Live) -> str:
         """Why it is kept all the same; empty: it is not."""
@@ -238,11 +274,12 @@ class Selecting:
             return "held"
         if why := live.needs(unit):
             return why
-        if unit.seqs[-1] in self._last.values():
+        described = "catalog.described" in unit.kinds
+        young = described and not _over(
+            datetime.fromisoformat(unit.last), _DESCRIBED_FOR, self._now
+        )
+        if unit.seqs[-1] in self._last.values() or young:
             return "in force"
-        if unit.digest in self._referred or unit.approvals & self._referred:
-            # of a session: its own requests stay with what else refers to them
-            return "" if _is_session(unit) else "others refer to it"
         return ""
 
     def _class_of(self, unit: Unit) -> RetentionClass | None:
@@ -305,16 +342,20 @@ def _same_user(one: str, other: str) -> bool:
 
 
 def unit_key(seq: int, kind: str, session: str | None, data: Json) -> str:
-    """What an entry belongs to. Hoop's own sessions never end: each of their entries is for itself."""
-    if session and session.startswith(("ses_", "ask_")):
-        return f"session/{session}"
+    """What an entry belongs to. Hoop's own sessions never end: each of their entries is for itself.
+
+    A request is not its session's: a grant may be used in other sessions, and answers come without one.
+    """
     if kind.startswith("approval.") and isinstance(data.get("approval"), str):
         return f"request/{data['approval']}"
+    if session and session.startswith(("ses_", "ask_")):
+        return f"session/{session}"
     return f"{'base' if kind in _BASES else 'entry'}/{seq}"
 
 
-def _is_base(unit: Unit) -> bool:
-    return unit.key.startswith("base/")
+def rank(unit: Unit) -> int:
+    """What refers comes before what is referred to."""
+    return ("session", "request", "entry", "base").index(unit.key.partition("/")[0])
 
 
 def _is_request(unit: Unit) -> bool:
@@ -322,7 +363,11 @@ def _is_request(unit: Unit) -> bool:
 
 
 def _is_session(unit: Unit) -> bool:
-    return not _is_base(unit) and not _is_request(unit)
+    return unit.key.startswith("session/")
+
+
+def _names(who: Json) -> set[str]:
+    return {str(who[k]) for k in ("subject", "name") if who.get(k)}
 
 
 def kind_fits(pattern: str, kinds: Iterable[str]) -> bool:

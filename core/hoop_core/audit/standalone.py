@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import bisect
 import hashlib
 import json
 import sys
@@ -152,18 +153,24 @@ class Key:
 
 
 def notes_of(text: str) -> list[str]:
-    """Signed notes that stand one after the other: each one ends with its signature lines."""
+    """Signed checkpoints that stand one after the other: origin, size, root, an empty line, signatures.
+
+    What is torn, because a writer was stopped in the middle, is passed over.
+    """
     notes: list[str] = []
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not line.startswith("\u2014 ") and any(x.startswith("\u2014 ") for x in lines):
-            notes.append("\n".join(lines) + "\n")
-            lines = []
-        if line or lines:
-            lines.append(line)
-    if any(lines):
-        notes.append("\n".join(lines) + "\n")
-    return notes
+    before: list[str] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if not line.startswith("\u2014 "):
+            before.append(line)
+            continue
+        if before:
+            notes.append("\n".join(before[-4:]) + "\n")
+            before = []
+        notes[-1:] = [notes[-1] + line + "\n"] if notes else []
+        if number + 1 == len(lines) and not text.endswith("\n"):
+            notes.pop()
+    return [n for n in notes if n.count("\n\n") == 1 and n.split("\n")[3] == ""]
 
 
 # ------------------------------------------------------------------ files
@@ -423,6 +430,24 @@ def purged(entry: Entry) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in entry["data"]["entries"]]
 
 
+class Ranges:
+    """Numbers by ranges with both ends included, which may overlap."""
+
+    def __init__(self, ranges: list[tuple[int, int]]) -> None:
+        self.firsts: list[int] = []
+        self.lasts: list[int] = []
+        for first, last in sorted(ranges):
+            if self.lasts and first <= self.lasts[-1] + 1:
+                self.lasts[-1] = max(self.lasts[-1], last)
+            else:
+                self.firsts.append(first)
+                self.lasts.append(last)
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect.bisect_right(self.firsts, number) - 1
+        return at >= 0 and number <= self.lasts[at]
+
+
 def purged_files(entry: Entry) -> dict[str, str]:
     """The recordings that a purge record tells to be gone, with their digests."""
     if entry.get("kind") != "log.pruned":
@@ -448,6 +473,8 @@ class Verification:
         self.first = self.end = self.count = self.recordings = self.empty = 0
         self.notes: dict[str, tuple[int, bytes]] = {}
         self.by_size: dict[int, list[tuple[str, bytes]]] = {}
+        self.compared: dict[str, int] = {}
+        self.policies: dict[str, str] = {}
         self.proofs: list[tuple[int, bytes, list[bytes]]] = []
         self.root = b""
         self.purged: list[tuple[int, int]] = []
@@ -483,6 +510,7 @@ class Verification:
         self._borders(dict(known))
         self._guarded("manifest.json", self._signed_manifest)
         self._guarded("manifest.json", self._listed)
+        self._same_policies()
         self.faults += story.faults
         return self.report()
 
@@ -492,8 +520,18 @@ class Verification:
             "entries": self.count,
             "pruned": self.empty,
             "recordings": self.recordings,
+            "from": self.manifest.get("from"),
+            "to": self.manifest.get("to"),
+            "first_seq": self.first,
+            "last_seq": self.end - 1,
             "tree_size": self.tree.size,
             "root": self.root.hex(),
+            "checkpoints": sum(p.startswith("check") for p in self.compared),
+            "heads": len(self.heads),
+            "heads_compared": sum(p.startswith("head") for p in self.compared),
+            "as_published": max(
+                (n for p, n in self.compared.items() if p[:4] == "head"), default=0
+            ),
             "verifier_key": self.key_text,
             "key_given": self.given,
             "faults": [{"place": place, "what": what} for place, what in self.faults],
@@ -551,6 +589,7 @@ class Verification:
             self.proofs.append((entry["seq"], text, path))
             found.append((entry["seq"], entry))
             self._purge(entry)
+            self._policy(entry)
             if (
                 entry.get("kind") == "recording.key"
             ):  # of a session that was opened before the period
@@ -564,6 +603,20 @@ class Verification:
     def _included(self, seq: int, text: bytes, path: list[bytes]) -> None:
         if root_by_path(leaf_hash(text), seq, self.tree.size, path) != self.root:
             raise Fault("is not in the log: its proof leads to another root")
+
+    def _policy(self, entry: Entry) -> None:
+        if entry.get("kind") == "policy.loaded":
+            text = str(entry["data"]["text"]).encode("utf-8", "backslashreplace")
+            name = f"policies/{entry['data']['digest']}.yaml"
+            self.policies[name] = hashlib.sha256(text).hexdigest()
+
+    def _same_policies(self) -> None:
+        """The policies in the bundle are those that entries tell to have been in force."""
+        for name in self.files.names:
+            if name.startswith("policies/") and name != "policies/changes.diff":
+                digest = self._guarded(name, lambda n=name: self.files.digest(n))
+                if digest is not None and self.policies.get(name) != digest:
+                    self.fault(name, "is not the text that an entry of the log holds")
 
     def _purge(self, entry: Entry) -> None:
         self.purged += purged(entry)
@@ -610,6 +663,7 @@ class Verification:
             self.fault(f"entry {seq}", f"says that it is number {entry.get('seq')}")
         story.tell(seq, entry)
         self._guarded(f"entry {seq}", lambda: self._purge(entry))
+        self._guarded(f"entry {seq}", lambda: self._policy(entry))
         for one in recorded(entry):
             self.vouched["recordings/" + one["path"]] = (seq, str(one.get("sha256")))
         at = str(entry.get("at"))
@@ -626,8 +680,13 @@ class Verification:
         size, covered = self.tree.size, False
         for place, (told, _) in self.notes.items():
             if told > size:
-                self.fault(place, f"covers {told} entries, but the bundle's tree has {size}")
+                what = "the bundle is older than that, or later entries were cut off"
+                self.fault(
+                    place, f"covers {told} entries, and the bundle's tree has {size}: {what}"
+                )
             covered = covered or (told == size and place.startswith("check"))
+        if self.heads and not any(p.startswith("head") for p in self.compared):
+            self.fault("the heads", "none of them could be compared with a tree of this bundle")
         if not covered:
             self.fault("log/checkpoints.json", "no checkpoint covers the last entries")
 
@@ -649,15 +708,16 @@ class Verification:
 
     def _fits(self) -> None:
         """Compare whatever was signed for a tree of the present size."""
-        for place, root in self.by_size.get(self.tree.size, ()):
+        for place, root in self.by_size.pop(self.tree.size, ()):
+            self.compared[place] = self.tree.size
             if root != self.tree.root():
                 self.fault(place, f"of size {self.tree.size} does not fit the entries before it")
 
     def _pruned(self, seqs: list[int]) -> None:
-        ranges = sorted(self.purged)
+        told = Ranges(self.purged)
         self.empty = len(seqs)
         for seq in seqs:
-            if not any(a <= seq <= b for a, b in ranges):
+            if seq not in told:
                 self.fault(f"entry {seq}", "is empty, and no entry tells that it was pruned")
 
     def _recordings(self) -> None:
@@ -701,31 +761,51 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         heads = notes_of(given.heads.read_text(encoding="utf-8")) if given.heads else []
+        if given.heads and not heads:
+            raise NoBundle(f"there are no checkpoints in {given.heads}")
         report = verify(given.bundle, given.key, heads)
-    except (NoBundle, OSError) as e:
-        print(e, file=sys.stderr)
+    except (NoBundle, OSError, UnicodeDecodeError) as e:
+        print(_plain(str(e)), file=sys.stderr)
         return 2
     if given.json:
         print(json.dumps(report, indent=2))
-        return 0 if report["ok"] else 1
+    else:
+        print("\n".join(_plain(line) for line in _told(report)))
+    return 0 if report["ok"] else 1
+
+
+def _told(report: dict[str, Any]) -> Iterator[str]:
+    """The report for a person."""
     for fault in report["faults"]:
-        print(f"{fault['place']}: {fault['what']}".encode("ascii", "backslashreplace").decode())
-    print(
-        f"{report['entries']} entries, {report['recordings']} recordings, tree of {report['tree_size']}"
+        yield f"{fault['place']}: {fault['what']}"
+    yield f"period      {report['from'] or 'the beginning'} to {report['to'] or 'the end'}"
+    yield (
+        f"entries     {report['entries']}, numbers {report['first_seq']} to {report['last_seq']} of a log of "
+        f"{report['tree_size']}; {report['pruned']} of them pruned"
     )
-    print(f"root {report['root']}\nkey  {report['verifier_key']}")
-    if not report["ok"]:
-        print(f"NOT VERIFIED: {len(report['faults'])} faults; the first one is above, first")
-        return 1
-    print(
-        "VERIFIED: nothing was changed, left out or added"
-        + ("" if given.key else " since this was signed")
-    )
-    if not given.key:
-        print(
-            "Compare the key above with the one that you know from elsewhere, or give that by --key."
+    yield f"recordings  {report['recordings']}"
+    yield f"checkpoints {report['checkpoints']} fit"
+    if report["heads"]:
+        yield (
+            f"heads       {report['heads_compared']} of {report['heads']} compared: the entries before number "
+            f"{report['as_published']} are as published"
         )
-    return 0
+    yield f"root        {report['root']}"
+    yield f"key         {report['verifier_key']}"
+    if not report["ok"]:
+        count = len(report["faults"])
+        yield f"NOT VERIFIED: {count} fault{'s' if count > 1 else ''}, named above"
+        return
+    since = "" if report["key_given"] else " since this was signed"
+    yield f"VERIFIED: of entries and recordings nothing was changed, left out or added{since}"
+    yield "Tables and summary are the exporter's reading of the entries, signed by the same key."
+    if not report["key_given"]:
+        yield "Compare the key above with the one that you know from elsewhere, or give that by --key."
+
+
+def _plain(text: str) -> str:
+    """Foreign text for a terminal: no control sequences, no signs that look like others."""
+    return "".join(c if " " <= c <= "~" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -208,10 +208,11 @@ class _StoreVerification:
             empty += run.pruned
             if run.broken:
                 break
+        told_gone = standalone.Ranges(purged)
         for begin, end in empty:
             self.pruned += end - begin
             for seq in range(begin, end):
-                if not any(a <= seq <= b for a, b in purged):
+                if seq not in told_gone:
                     self.fault(f"entry {seq}", "is empty, and no entry tells that it was pruned")
                     break
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import fsspec
 import httpx
@@ -38,6 +38,9 @@ class Witness(Protocol):
     @property
     def name(self) -> str: ...
 
+    blind: ClassVar[bool]
+    """Whether it cannot be asked what it knows."""
+
     def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
         """Put down a checkpoint; `known` is the size that it was told of last. Returns what it says of it: the note,
         perhaps with more signatures.
@@ -49,13 +52,18 @@ class Witness(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileWitness:
+    blind: ClassVar[bool] = False
     name: str
     file: Path
 
     def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
         try:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(signed.note)
+            with self.file.open("a+b") as file:
+                # What a crash has torn off must not spoil what follows.
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                torn = end > 0 and file.read(1) != b"\n"
+                file.write((b"\n" if torn else b"") + signed.note.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as e:
@@ -79,6 +87,7 @@ class FileWitness:
 class FolderWitness:
     """One object for each size; an object that is there already is never written again."""
 
+    blind: ClassVar[bool] = False
     name: str
     folder: str
 
@@ -110,6 +119,8 @@ class FolderWitness:
 
 class HttpWitness:
     """Somebody else's witness: what it cosigns is checked against its key."""
+
+    blind: ClassVar[bool] = True
 
     def __init__(self, name: str, url: str, key: str) -> None:
         self.name, self._url = name, url.rstrip("/")

@@ -16,9 +16,11 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.audit.proving import consistency, inclusion
 from hoop_core.audit.standalone import notes_of
 from hoop_core.audit.verify import Report, adopt_log, verify_bundle, verify_store
+from hoop_core.audit.witness import witnesses_of
 from hoop_core.cli.evidence import evidence
 from hoop_core.cli.export import export
 from hoop_core.cli.output import AsJson, emit, failing, plain
+from hoop_core.cli.query import query
 from hoop_core.cli.reconcile import Config, reconcile
 from hoop_core.cli.retention import holds, prune
 from hoop_core.config import Settings, load_settings
@@ -90,6 +92,8 @@ def verified_here(
 ) -> Report:
     """The log of a gateway's configuration. That it was looked at is in the log."""
     signer = existing_signer(settings)
+    newest = [w.newest() for w in witnesses_of(settings.audit.witnesses)]
+    heads = [*heads, *(note for note in newest if note is not None)]
     report = verify_store(
         settings.store.url,
         verifier_key=key or signer.verifier_key,
@@ -187,6 +191,7 @@ def adopt(config: Config = None, as_json: AsJson = False) -> None:
 
 app.command()(export)
 app.command()(evidence)
+app.command()(query)
 app.command()(reconcile)
 app.command()(prune)
 app.add_typer(holds, name="hold")

@@ -17,12 +17,11 @@ from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.reconcile import Config
 from hoop_core.config import load_settings
 from hoop_core.errors import ConfigError
+from hoop_core.evidence.tables import cell
 from hoop_core.lake.query import Answer, LakeQuery
 from hoop_core.lake.rows import value_text
 
 _MOST_SHOWN = 200
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
 
 
 def query(
@@ -61,8 +60,10 @@ def _write_csv(answer: Answer) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = value_text(value) or ""
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+    """Text is never a formula; numbers and times are what they are."""
+    if isinstance(value, list | dict):
+        return cell(_json(value))
+    return cell(value) if isinstance(value, str) else value_text(value) or ""
 
 
 def _json(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 from typing import Annotated
 
 import typer
@@ -11,12 +12,14 @@ from sqlalchemy import select
 
 from hoop_core.audit.holds import Hold, Holds
 from hoop_core.audit.prune import Pruned, Pruning, told
+from hoop_core.audit.recording import Recorder
 from hoop_core.audit.retention import stamp
 from hoop_core.cli.output import AsJson, emit, failing, listing, plain
 from hoop_core.cli.reconcile import Config, From, To, moment
 from hoop_core.config import Settings, load_settings
 from hoop_core.credentials.log_key import opened_log
 from hoop_core.errors import ConfigError
+from hoop_core.lake.writer import LakeWriter
 from hoop_core.lineage.follower import FOLLOWER
 from hoop_core.policy.file import load_policy
 from hoop_core.store import Store
@@ -51,7 +54,16 @@ def prune(
             else:
                 pruned = pruning.run(by=getpass.getuser(), reason=reason, below=below)
                 log.checkpoint()
+                _pruned_in_lake(store, settings)
     emit(as_json, pruned.as_json() | {"dry_run": dry_run}, _pruned(pruned, dry_run))
+
+
+def _pruned_in_lake(store: Store, settings: Settings) -> None:
+    """Follow the log up to the purge records. Where a gateway is at it just now, that does it."""
+    owner = f"prune-{secrets.token_hex(8)}"
+    writer = LakeWriter(settings.lake, store, Recorder(settings.store.recordings), owner=owner)
+    while writer.step():
+        pass
 
 
 def _pruned(pruned: Pruned, dry_run: bool) -> Table:
@@ -156,6 +168,8 @@ def read_by_all(store: Store, settings: Settings) -> int | None:
         c = notification_cursors.c
         known = {r.channel: r.seq for r in connection.execute(select(c.channel, c.seq))}
         seqs = [known.get(name, -1) for name in following]
+        # What a channel has set aside follows by a row of its own.
+        seqs += [s for channel, s in known.items() if channel.partition(" ")[0] in following]
         if settings.lake.root:
             lake = connection.scalar(select(lake_progress.c.seq))
             seqs.append(-1 if lake is None else lake)

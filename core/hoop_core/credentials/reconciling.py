@@ -40,6 +40,10 @@ _log = structlog.get_logger(__name__)
 _PIECE = timedelta(hours=6)
 """What is looked at in one go, so that memory stays flat over months."""
 _CLAIM = timedelta(minutes=30)
+_TURN = timedelta(days=1)
+"""What the schedule looks at under one claim; what is left comes with the next."""
+_KEPT = timedelta(days=365)
+"""How long ACCOUNT_USAGE keeps its rows."""
 _MOST_ALERTS = 50
 _NO_RIGHT = {2003, 2043, 3001}
 _LOOK_SECONDS = 60.0
@@ -86,10 +90,14 @@ class Reconciler:
             await asyncio.sleep(min(self._settings.every_seconds, _LOOK_SECONDS))
 
     async def _next(self, account: Account) -> None:
+        known = await asyncio.to_thread(self._known, account.key)
+        settled = utc_now() - timedelta(seconds=self._settings.delay_seconds)
+        if known + timedelta(seconds=self._settings.every_seconds) > settled:
+            return
         if not await asyncio.to_thread(self._claim, account.key):
             return
         try:
-            await self.reconcile(account)
+            await self.reconcile(account, end=min(known + _TURN, settled))
         finally:
             await asyncio.to_thread(self._release, account.key)
 
@@ -140,7 +148,14 @@ class Reconciler:
 
     def _span(self, begin: datetime, end: datetime | None) -> Span:
         settled = utc_now() - timedelta(seconds=self._settings.delay_seconds)
-        until = settled if end is None else min(end, utc_now())
+        # Snowflake is asked in whole milliseconds: so no row falls between two spans.
+        begin = _whole(begin)
+        until = _whole(settled if end is None else min(end, utc_now()))
+        if begin < utc_now() - _KEPT:
+            raise ConfigError(
+                f"Snowflake keeps its histories for {_KEPT.days} days: {iso(begin)} is further back.",
+                "Give a later --from.",
+            )
         if begin >= until:
             raise ConfigError(
                 f"Nothing is to be compared from {iso(begin)} to {iso(until)}.",
@@ -149,22 +164,24 @@ class Reconciler:
         return Span(begin, until, until <= settled)
 
     def _known(self, account: str) -> datetime:
-        """Up to when it was compared, else when the log began."""
+        """Up to when it was compared, else when the log began; not beyond what Snowflake keeps."""
         with self._store.read() as connection:
             until: datetime | None = connection.scalar(
                 select(reconciled.c.until).where(reconciled.c.account == account)
             )
             first = connection.scalar(select(log_entries.c.at).order_by(log_entries.c.seq).limit(1))
-        if until is not None:
-            return until
-        return datetime.fromisoformat(first) if first else utc_now()
+        begin = until or (datetime.fromisoformat(first) if first else utc_now())
+        return max(begin, utc_now() - _KEPT + timedelta(hours=1))
 
     async def _compare(
         self, account: Account, names: Sequence[str], span: Span, ask: _Ask
     ) -> Compared:
         log = LogSide(self._store, names, span.begin, span.end)
         await asyncio.to_thread(log.read)
-        minted = await asyncio.to_thread(minted_users, self._store, names, span.begin, span.end)
+        clocks = timedelta(seconds=self._settings.clocks_seconds)
+        minted = await asyncio.to_thread(
+            minted_users, self._store, names, span.begin - clocks, span.end + clocks
+        )
         queries = [read_query(r) for r in await ask(queries_ended(span.begin, span.end))]
         logins = await _logins(ask, span, minted)
         ids = {q.query_id for q in queries}
@@ -269,6 +286,10 @@ async def _logins(ask: _Ask, span: Span, minted: Sequence[Minted]) -> list[Signe
             rows = await ask(logins_between(since, span.begin, some))
             found += [read_login(r) for r in rows]
     return found
+
+
+def _whole(at: datetime) -> datetime:
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
 def _pieces(span: Span) -> Iterable[Span]:

@@ -36,7 +36,7 @@ from hoop_core.audit.log import AuditLog
 from hoop_core.audit.proofs import StoredTree, checked_inclusion
 from hoop_core.audit.publishing import cosigned
 from hoop_core.audit.recording import Recorder
-from hoop_core.audit.standalone import FORMAT, MANIFEST, recorded
+from hoop_core.audit.standalone import FORMAT, MANIFEST, purged_files, recorded
 from hoop_core.audit.stored import bounds, stored_checkpoints, stored_entries
 from hoop_core.config import Settings
 from hoop_core.errors import HoopError, StoreUnavailable
@@ -132,9 +132,12 @@ class _Making:
     folder: Path
     progress: Progress
     files: dict[str, Json] = field(default_factory=dict)
-    recorded: list[str] = field(default_factory=list)
+    recorded: dict[str, str] = field(default_factory=dict)
+    """Recordings that entries vouch for, with their digests; `purged` are those whose time is over."""
+    purged: dict[str, str] = field(default_factory=dict)
     policies: list[tuple[int, str, str]] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
+    alerts: Counter[str] = field(default_factory=Counter)
 
     def write(self, partial: Path) -> tuple[int, int, str, str, dict[str, int]]:
         first, end = bounds(self.store, self.wanted.begin, self.wanted.end)
@@ -153,6 +156,7 @@ class _Making:
         self._more_tables(tables)
         self._replays(tables, first, end)
         tables.close()
+        self.alerts = tables.alerts
         rows = {name: file.rows for name, file in tables.files.items()}
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             self._pack(archive, tree, first, end, summary)
@@ -171,11 +175,12 @@ class _Making:
                 line: Any = {"seq": seq, "entry": text, "path": [h.hex() for h in path]}
                 file.write(rfc8785.dumps(line) + b"\n")
                 entry = json.loads(text)
+                self.purged |= purged_files(entry)
                 if seq < first:
                     tables.known(entry)
                     self._policy(entry)
                     if entry["kind"] == "recording.key":  # what opens the period's files
-                        self.recorded += [one["path"] for one in recorded(entry)]
+                        self._vouched(entry)
 
     def _parsed(self, first: int, end: int, what: str) -> Iterator[tuple[int, Json]]:
         for entry in stored_entries(self.store, first=first):
@@ -209,7 +214,11 @@ class _Making:
                     and parsed["session"]
                 ):
                     self.sessions.add(parsed["session"])
-                self.recorded += [one["path"] for one in recorded(parsed)]
+                self.purged |= purged_files(parsed)
+                self._vouched(parsed)
+
+    def _vouched(self, entry: Json) -> None:
+        self.recorded |= {str(one["path"]): str(one["sha256"]) for one in recorded(entry)}
 
     def _policy(self, entry: Json) -> None:
         if entry["kind"] == "policy.loaded":
@@ -264,7 +273,11 @@ class _Making:
         package = resources.files("hoop_core")
         self._add(archive, "README.txt", package.joinpath("evidence/README.txt").read_bytes())
         self._add(archive, "verify.py", package.joinpath("audit/standalone.py").read_bytes())
-        self._add(archive, "summary.html", summary.html(self.wanted.controls).encode())
+        self._add(
+            archive,
+            "summary.html",
+            summary.html(self.wanted.controls, self.alerts, self._told(first, end)).encode(),
+        )
         for name in ("entries.jsonl", "leaves.txt", "context.jsonl"):
             self._copy(archive, f"log/{name}", self.folder / name)
         for name, begin, until in (("before", 0, first), ("after", end, self.signed.size)):
@@ -285,6 +298,15 @@ class _Making:
         if self.wanted.recordings:
             self._recordings(archive)
 
+    def _told(self, first: int, end: int) -> dict[str, str]:
+        return {
+            "log": self.signed.origin,
+            "entries": f"{first} to {end - 1} of {self.signed.size}",
+            "root": self.signed.root.hex(),
+            "key": self.log.key.verifier_key,
+            "made by": f"{self.wanted.requester}, hoop-guard {__version__}",
+        }
+
     def _policies(self, archive: zipfile.ZipFile) -> None:
         changes: list[str] = []
         before: tuple[str, list[str]] = ("", [])
@@ -302,9 +324,11 @@ class _Making:
 
     def _recordings(self, archive: zipfile.ZipFile) -> None:
         recorder = Recorder(self.settings.store.recordings)
-        for number, path in enumerate(dict.fromkeys(self.recorded)):
+        for number, (path, digest) in enumerate(self.recorded.items()):
             if number % 100 == 0:
                 self.progress("adding recordings", number, len(self.recorded))
+            if self.purged.get(path) == digest:
+                continue
             self._add(archive, f"recordings/{path}", recorder.read(path))
 
     def _add(self, archive: zipfile.ZipFile, name: str, content: bytes) -> None:

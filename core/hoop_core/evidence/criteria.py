@@ -5,6 +5,8 @@ Every row names the entry that it was made from (`seq`), so that an auditor gets
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,8 +40,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "access": (
         "seq", "at", "session", "statement_id", *_WHO, "auth_method", "token_sha256", *_RUN,
         "account", "snowflake_user", "snowflake_role", "query_id", "kind", "reads", "writes",
-        "sql", "sql_sha256", "executed_sha256", "parameters_sha256", "decision", "rules",
-        "reasons", "policy_digest", "approval", "status", "rows", "outcome_seq",
+        "sql", "sql_sha256", "executed", "executed_sha256", "masked", "parameters_sha256", "decision", "rules",
+        "reasons", "policy_digest", "approval", "status", "rows", "outcome_seq", "counted_for",
     ),
     "sign_ins": ("seq", "at", "session", *_WHO, "auth_method", "outcome", "reason", "count"),
     "credentials": (
@@ -56,7 +58,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "seq", "at", "session", "address", "application", "version", "issuer", "subject", "name",
         "account",
     ),
-    "bypasses": ("seq", "at", "what", "details"),
+    "bypasses": (
+        "seq", "at", "account", "what", "user", "why", "count", "first", "last", "examples",
+        "counts", "allowed", "settled",
+    ),
     "results": (
         "seq", "at", "session", "statement_id", "rows", "columns_masked", "columns_exposed",
         "rows_filtered", "detectors", "recordings", "recording_sha256", "not_kept",
@@ -64,13 +69,18 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "alerts": ("seq", "at", "session", "issuer", "subject", "name", "what", "reason", "rules",
                "message", "sql_sha256"),
     "approvals": (
-        "seq", "at", "approval", "move", "kind", "requester", "person", "groups", "verdict",
-        "reason", "quorum", "policy_digest", "fingerprint", "status", "valid_until",
+        "seq", "at", "approval", "move", "kind", "requester", "requester_name", "person",
+        "person_name", "person_groups", "approver_groups", "verdict", "reason", "quorum",
+        "policy_digest", "sql_sha256", "executed_sha256", "binding", "status", "valid_until",
+        "by_way_of",
     ),
     "policies": ("seq", "at", "digest", "file", "rejected", "error"),
     "settings": ("seq", "at", "sha256", "version", "replica"),
     "masks": ("policy_digest", "seq", "what", "mask", "except_groups"),
-    "purges": ("seq", "at", "what", "class", "reason", "entries", "recordings", "by"),
+    "purges": (
+        "seq", "at", "what", "id", "by", "reason", "class", "keep", "policy_digest", "scope",
+        "count", "entries", "leaves_sha256", "recordings", "recording_sha256",
+    ),
     "replays": ("session", "statements", "matches", "not_decided", "differs", "differences"),
     "starts": ("seq", "at", "replica", "version"),
     "waits": ("approval", "asked_seq", "decided_seq", "status", "seconds"),
@@ -106,6 +116,9 @@ class Tables:
 
     def __init__(self, folder: Path, controls: tuple[str, ...]) -> None:
         self._folder, self._open = folder, Open()
+        self.alerts: Counter[str] = Counter()
+        """How many of each, for the summary, whether or not their table was asked for."""
+        self.counting = True
         self.files: dict[str, TableFile] = {}
         for control in controls:
             for name in CRITERIA[control][1]:
@@ -128,9 +141,9 @@ class Tables:
 
     def known(self, entry: Json) -> None:
         """An entry from before the period: what it begins is known, and in no table."""
-        files, self.files = self.files, {}
+        files, self.files, self.counting = self.files, {}, False
         self.tell(entry)
-        self.files = files
+        self.files, self.counting = files, True
 
     def tell(self, entry: Json) -> None:
         step = _STEPS.get(entry["kind"])
@@ -171,8 +184,9 @@ class Tables:
 
     def _access(self, intent: Json, outcome: Json, outcome_seq: int | None) -> None:
         decision = intent["decision"]
+        masked = [f"{m['table']}.{m['column']}: {m['mask']}" for m in decision.get("masked") or ()]
         self.add("access", {
-            **intent, **_who(intent), **_run(intent), **_decided(decision),
+            **intent, **_who(intent), **_run(intent), **_decided(decision), "masked": masked,
             "status": outcome.get("status"), "rows": outcome.get("rows"),
             "query_id": outcome.get("query_id"), "outcome_seq": outcome_seq,
         })  # fmt: skip
@@ -187,10 +201,28 @@ class Tables:
         self._alert(who, "statement refused", error, rules=decided.get("rules"),
                     sql_sha256=data.get("sql_sha256"))  # fmt: skip
 
+    def _shown(self, head: Json, data: Json, kind: str) -> None:
+        """What Hoop answered by itself, or showed once more; what clients sent."""
+        self.add("access", {
+            **data, **head, **_who(data), **_run(data), "kind": kind, "decision": "allow",
+            "status": data.get("status") or "succeeded",
+        })  # fmt: skip
+        if kind.startswith("upload") and data.get("status", "succeeded") != "succeeded":
+            self._alert({**head, **_who(data)}, "upload failed", data)
+
+    def _alarm(self, head: Json, data: Json, what: str) -> None:
+        self._alert({**head, **_who(data)}, what, data)
+
+    def _verified(self, head: Json, data: Json) -> None:
+        what = "log verified" if data.get("ok") else "log does NOT verify"
+        self._alert(head, what, {"message": "; ".join(data.get("first") or ()) or None})
+
     def _alert(self, head: Json, what: str, data: Json, **more: Any) -> None:
         message = data.get("message") or data.get("why") or data.get("error")
         row = {**head, "what": what, "reason": data.get("reason"), "message": message, **more}
         self.add("alerts", row)
+        if self.counting:
+            self.alerts[what] += 1
 
     # ------------------------------------------------------------------ sign-ins and sessions
 
@@ -238,7 +270,11 @@ class Tables:
 
     def _asked(self, head: Json, data: Json) -> None:
         question = data["question"]
-        self._open.approvals[data["approval"]] = {**head, **data}
+        self._open.approvals[data["approval"]] = {
+            **head,
+            **data,
+            "question": dict(data["question"]),
+        }
         self._move(head, data, "requested", person=question.get("requester"), reason=None)
 
     def _move(self, head: Json, data: Json, move: str, *, person: Any, reason: Any) -> None:
@@ -248,10 +284,13 @@ class Tables:
         row = {
             **head, **data, "move": move, "kind": question.get("kind"),
             "requester": requester and f"{requester['issuer']}#{requester['subject']}",
+            "requester_name": (requester or {}).get("name"), "person_name": person.get("name"),
             "person": person.get("issuer") and f"{person['issuer']}#{person['subject']}",
-            "groups": person.get("groups"), "reason": reason, "quorum": asked.get("quorum"),
-            "policy_digest": question.get("policy_digest"),
-            "fingerprint": question.get("fingerprint"),
+            "person_groups": person.get("groups"), "approver_groups": asked.get("approvers"),
+            "reason": reason, "quorum": asked.get("quorum"),
+            "policy_digest": question.get("policy_digest"), "binding": asked.get("binding"),
+            "sql_sha256": _digest(question.get("sql")),
+            "executed_sha256": _digest(question.get("rewritten")),
         }  # fmt: skip
         self.add("approvals", row)
         decided = data.get("status") if move == "answered" else move
@@ -291,25 +330,34 @@ class Tables:
         self.add("starts", {**head, **data})
 
     def _bypass(self, head: Json, data: Json) -> None:
-        self.add("bypasses", {**head, "what": "unexplained", "details": data})
-        self._alert(head, "went past Hoop", {"message": "see bypasses"})
+        self.add("bypasses", {**head, **data})
+        message = f"{data['what']}: {data['user']} {data['why']} ({data['count']})"
+        self._alert(head, "went past Hoop", {"message": message})
 
     def _reconciled(self, head: Json, data: Json) -> None:
-        self.add("bypasses", {**head, "what": "compared", "details": data})
+        self.add("bypasses", {**head, **data, "what": "compared", "count": data["unexplained"],
+                              "first": data["from"], "last": data["to"]})  # fmt: skip
 
     def _purge(self, head: Json, data: Json) -> None:
-        by = data.get("by") or data.get("requester")
-        self.add("purges", {**head, "what": "pruned", "by": by, "class": data.get("class"),
-                            "reason": data.get("reason"), "entries": data.get("entries"),
-                            "recordings": [r["path"] for r in data.get("recordings") or ()]})  # fmt: skip
+        recordings = data["recordings"]
+        self.add("purges", {**head, **data, "what": "pruned", "id": data["purge"],
+                            "recordings": [r["path"] for r in recordings],
+                            "recording_sha256": [r["sha256"] for r in recordings]})  # fmt: skip
 
     def _hold(self, head: Json, data: Json, what: str) -> None:
-        self.add("purges", {**head, "what": what, "reason": data.get("reason"),
-                            "by": data.get("by"), "class": data.get("hold")})  # fmt: skip
+        self.add("purges", {**head, **data, "what": what, "id": data["hold"]})
 
 
 _DECIDED = {"approved", "rejected", "expired", "withdrawn", "revoked", "broken_glass"}
 _Step = Callable[[Tables, Json, Json], None]
+
+
+def _shown_as(kind: str) -> _Step:
+    return lambda tables, head, data: tables._shown(head, data, kind)
+
+
+def _alarming(what: str) -> _Step:
+    return lambda tables, head, data: tables._alarm(head, data, what)
 
 
 def _moved_by(kind: str) -> _Step:
@@ -320,6 +368,23 @@ _STEPS: Mapping[str, _Step] = {
     "statement.intent": Tables._intent,
     "statement.outcome": Tables._outcome,
     "statement.refused": Tables._refused,
+    **{
+        kind: _shown_as(kind)
+        for kind in ("statement.answered", "result.shown_again", "upload.received",
+                     "upload.outcome")
+    },
+    **{
+        kind: _alarming(what)
+        for kind, what in {
+            "result.part.withheld": "part of a result withheld", "upload.refused": "upload refused",
+            "endpoint.refused": "endpoint refused", "lineage.failed": "lineage not delivered",
+            "notification.failed": "message not delivered",
+            "log.unpublished": "witness not told", "log.adopted": "log taken over",
+            "approval.request_refused": "request for approval refused",
+            "approval.refusals_counted": "answers refused",
+        }.items()
+    },
+    "log.verified": Tables._verified,
     "session.opened": Tables._opened,
     "signin.refused": Tables._not_signed_in,
     "signin.refusals_counted": Tables._not_signed_in,
@@ -372,6 +437,13 @@ def _decided(decision: Json) -> Json:
         "reasons": [r.get("code") for r in decision.get("reasons") or ()],
         "policy_digest": decision.get("policy_digest"),
     }  # fmt: skip
+
+
+def _digest(text: Any) -> str | None:
+    """As `executed_sha256` of an intent: the same text has the same digest in both."""
+    if not isinstance(text, str):
+        return None
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _time(at: str) -> datetime:

@@ -46,7 +46,6 @@ class Summary:
     _revoking: dict[str, str] = field(default_factory=dict)
     _revoked: Counter[str] = field(default_factory=Counter)
     _masked: Counter[str] = field(default_factory=Counter)
-    _alerts: Counter[str] = field(default_factory=Counter)
 
     def tell(self, entry: Json) -> None:
         self.entries += 1
@@ -59,9 +58,11 @@ class Summary:
             elif kind.startswith("approval."):
                 self._approval(kind.removeprefix("approval."), data)
         except (KeyError, TypeError, ValueError, AttributeError):
-            self._alerts["entries of an unknown form"] += 1
+            pass  # the tables tell of it
 
     def _statement_intent(self, at: str, data: Json) -> None:
+        if data.get("counted_for"):  # Hoop's own, for a question
+            return
         name = (data.get("identity") or {}).get("name") or "?"
         decision = data["decision"]
         self._days[at[:10]] += 1
@@ -98,25 +99,11 @@ class Summary:
             seconds = (_time(at) - _time(asked)).total_seconds()
             self._revoked[next((n for most, n in _BINS if seconds <= most), _LONGER)] += 1
 
-    def _signin_refused(self, _at: str, _data: Json) -> None:
-        self._alerts["sign-ins refused"] += 1
-
-    def _credential_orphan(self, _at: str, _data: Json) -> None:
-        self._alerts["users without an owner"] += 1
-
-    def _policy_rejected(self, _at: str, _data: Json) -> None:
-        self._alerts["policies rejected"] += 1
-
-    def _reconcile_unexplained(self, _at: str, _data: Json) -> None:
-        self._alerts["went past Hoop"] += 1
-
-    def _approval_broken_glass(self, _at: str, data: Json) -> None:
-        self._alerts["emergencies"] += 1
-        self._approval("broken_glass", data)
-
     # ------------------------------------------------------------------ the page
 
-    def html(self, controls: Sequence[str]) -> str:
+    def html(
+        self, controls: Sequence[str], alerts: Mapping[str, int], told: Mapping[str, str]
+    ) -> str:
         """Self-contained: no script, nothing fetched."""
         template = resources.files("hoop_core.evidence").joinpath("summary.html.j2").read_text()
         page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
@@ -135,13 +122,13 @@ class Summary:
             ("Requests for approval, by what became of them", bars(self._approvals)),
             ("Masked columns that statements asked for", bars(self._masked)),
             ("From the end of use until a user was confirmed gone", bars(ordered, ordered=True)),
-            ("Alerts", bars(self._alerts)),
+            ("Alerts", bars(alerts)),
         ]
         return page.render(
             begin=self.begin or self._first, end=self.end or self._last, entries=self.entries,
             statements=self._decisions.total(), people=len(self._people),
             refused=self._decisions["refused"], users=self._users, gone=self._gone, charts=charts,
-            controls=[(c, CRITERIA[c][0], CRITERIA[c][1]) for c in controls],
+            told=told, controls=[(c, CRITERIA[c][0], CRITERIA[c][1]) for c in controls],
         )  # fmt: skip
 
 

@@ -6,11 +6,14 @@ gap, so who reads all files reads each entry once.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -20,7 +23,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from hoop_core.errors import StoreUnavailable
+from hoop_core.errors import ConfigError, StoreUnavailable
 from hoop_core.lake.rows import ENTRIES, RESULTS
 
 SCHEMAS = {"entries": ENTRIES, "results": RESULTS}
@@ -44,10 +47,16 @@ class LakeFile:
 
 
 class Lake:
-    """Raises StoreUnavailable in every method."""
+    """Raises ConfigError for a root that is none, StoreUnavailable in every method."""
 
     def __init__(self, root: str) -> None:
-        self._fs, found = fsspec.core.url_to_fs(root)
+        try:
+            self._fs, found = fsspec.core.url_to_fs(root)
+        except (ImportError, OSError, ValueError) as e:
+            raise ConfigError(
+                f"lake.root is no place for files: {type(e).__name__}.",
+                "Give a folder, or an fsspec URL whose package is installed (s3fs, gcsfs, adlfs).",
+            ) from None
         self._root = str(found).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 
@@ -55,18 +64,33 @@ class Lake:
     def writing(self, file: LakeFile) -> Iterator[pq.ParquetWriter]:
         """A file that is there whole when this ends, or not at all; one of the same name is replaced."""
         full = f"{self._root}/{file.path}"
-        folder, _, name = full.rpartition("/")
-        # A name that readers pass over; object stores show nothing before it is whole.
-        partial = f"{folder}/.{name}.partial" if self._local else full
         with _told(file.path):
-            self._fs.makedirs(folder, exist_ok=True)
-            with (
-                self._fs.open(partial, "wb") as opened,
-                pq.ParquetWriter(opened, SCHEMAS[file.what], compression="zstd") as writer,
-            ):
-                yield writer
-            if self._local:
-                self._fs.mv(partial, full)
+            made = self._beside(full) if self._local else tempfile.mkstemp(suffix=".parquet")
+            partial = Path(made[1])
+            try:
+                with os.fdopen(made[0], "wb") as opened:
+                    with pq.ParquetWriter(opened, SCHEMAS[file.what], compression="zstd") as writer:
+                        yield writer
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                if self._local:
+                    _renamed(partial, Path(full))
+                else:  # an object shows when all of it is there
+                    self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+                    self._fs.put_file(str(partial), full)
+            finally:
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
+
+    def _beside(self, full: str) -> tuple[int, str]:
+        """A new file, under a name that readers pass over. What a crash left of the same one goes first: it may hold
+        what was pruned since.
+        """
+        target = Path(full)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{target.name}.*"):
+            left.unlink(missing_ok=True)
+        return tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
 
     def files(self, what: str) -> list[LakeFile]:
         """Those that are there, in order."""
@@ -83,12 +107,20 @@ class Lake:
             key=lambda f: (f.first, f.day),
         )
 
-    def batches(self, file: LakeFile) -> Iterator[pa.RecordBatch]:
-        with _told(file.path), self._fs.open(f"{self._root}/{file.path}", "rb") as opened:
-            yield from pq.ParquetFile(opened).iter_batches()
+    def rows(self, file: LakeFile, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All of a file's rows; none if it is gone."""
+        with _told(file.path):
+            try:
+                with self._fs.open(f"{self._root}/{file.path}", "rb") as opened:
+                    found: list[dict[str, Any]] = pq.read_table(
+                        opened, columns=columns and list(columns), partitioning=None
+                    ).to_pylist()
+            except FileNotFoundError:
+                return []
+        return found
 
     def remove(self, file: LakeFile) -> None:
-        with _told(file.path):
+        with _told(file.path), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{file.path}")
 
     def dataset(self, what: str) -> Any:
@@ -120,6 +152,17 @@ def write_rows(writer: pq.ParquetWriter, rows: Iterable[dict[str, Any]], schema:
     if group:
         writer.write_table(pa.Table.from_pylist(group, schema=schema))
     return count + len(group)
+
+
+def _renamed(partial: Path, full: Path) -> None:
+    """In place of what was there; it survives a loss of power, as the note does that it was written."""
+    partial.chmod(0o640)
+    partial.replace(full)
+    folder = os.open(full.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import pyarrow as pa
 from hoop_core.audit.stored import Entry
 from hoop_core.model import Json
 from hoop_core.replay.parts import Unreadable, columns_of
-from hoop_core.replay.results import announced
+from hoop_core.replay.results import EXCHANGE, announced
 
 _TEXTS = pa.list_(pa.string())
 ENTRIES = pa.schema(
     [
         ("seq", pa.int64()),
-        ("at", pa.timestamp("us", "UTC")),
+        ("logged_at", pa.timestamp("us", "UTC")),
         ("kind", pa.string()),
         ("session_id", pa.string()),
         ("statement_id", pa.string()),
@@ -58,7 +58,7 @@ ENTRIES = pa.schema(
 RESULTS = pa.schema(
     [
         ("seq", pa.int64()),
-        ("at", pa.timestamp("us", "UTC")),
+        ("logged_at", pa.timestamp("us", "UTC")),
         ("session_id", pa.string()),
         ("statement_id", pa.string()),
         ("part", pa.int64()),
@@ -67,13 +67,12 @@ RESULTS = pa.schema(
         ("recording", pa.string()),
     ]
 )
-_KEPT = ("seq", "at", "kind", "session_id", "leaf")
+_KEPT = ("seq", "logged_at", "kind", "session_id", "leaf")
 """What a purge leaves of an entry."""
-_EXCHANGE = "-exchange.json"
 _FIRST = "-part-00000."
 
-Read = Callable[[str], bytes | None]
-"""A recording's bytes, by its path; None when it is gone."""
+Read = Callable[[Json], bytes | None]
+"""The bytes of a recording as an entry tells of it; None when there is nothing to show."""
 
 
 def entry_row(entry: Entry) -> Json:
@@ -81,7 +80,7 @@ def entry_row(entry: Entry) -> Json:
     row: Json = dict.fromkeys(ENTRIES.names)
     row |= {
         "seq": entry.seq,
-        "at": datetime.fromisoformat(entry.at),
+        "logged_at": datetime.fromisoformat(entry.at),
         "kind": entry.kind,
         "session_id": entry.session_id,
         "pruned": not entry.text,
@@ -114,8 +113,7 @@ def _facts(data: Json) -> Json:
         "rules": _texts(decision, "rules") or _texts(asked, "rules"),
         "masked": [
             f"{m.get('table')}.{m.get('column')}"
-            for m in decision.get("masked") or asked.get("masked") or ()
-            if isinstance(m, dict)
+            for m in _objects(decision, "masked") or _objects(asked, "masked")
         ],
         "policy_digest": _text(decision, "policy_digest") or _text(data, "policy_digest"),
     }
@@ -136,6 +134,11 @@ def _object(data: Json, name: str) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+def _objects(data: Json, name: str) -> list[Json]:
+    found = data.get(name)
+    return [x for x in found if isinstance(x, dict)] if isinstance(found, list) else []
+
+
 def _text(data: Json, name: str) -> str | None:
     found = data.get(name)
     return found if isinstance(found, str) and found else None
@@ -153,25 +156,25 @@ def emptied(row: Json) -> Json:
 
 def recorded(data: Json) -> list[Json]:
     """The files that an entry vouches for and that lie there in clear."""
-    found = data.get("recording") or []
-    files = found if isinstance(found, list) else [found]
+    one = data.get("recording")
+    files = [one] if isinstance(one, dict) else _objects(data, "recording")
     return [f for f in files if f.get("path") and "key" not in f]
 
 
 def result_rows(entry: Entry, data: Json, exchange: Json | None, read: Read) -> Iterator[Json]:
     """The rows that an entry's recordings show. `exchange` is the file that tells their columns."""
-    parts = [f for f in recorded(data) if not str(f["path"]).endswith(_EXCHANGE)]
+    parts = [f for f in recorded(data) if not str(f["path"]).endswith(EXCHANGE)]
     if not parts or exchange is None:
         return
     try:
-        told = read(str(exchange["path"]))
+        told = read(exchange)
         rowtype, form = announced(told) if told is not None else ([], "")
     except Unreadable:
         return
     names = _distinct([str(c.get("name", "")) for c in rowtype])
     for part in parts:
         path = str(part["path"])
-        content = read(path)
+        content = read(part)
         if content is None or not names:
             continue
         try:
@@ -184,7 +187,7 @@ def result_rows(entry: Entry, data: Json, exchange: Json | None, read: Read) -> 
         for at, values in enumerate(zip(*shown, strict=True)):
             yield {
                 "seq": entry.seq,
-                "at": datetime.fromisoformat(entry.at),
+                "logged_at": datetime.fromisoformat(entry.at),
                 "session_id": entry.session_id,
                 "statement_id": _text(data, "statement_id"),
                 "part": number,
@@ -195,7 +198,7 @@ def result_rows(entry: Entry, data: Json, exchange: Json | None, read: Read) -> 
 
 
 def exchange_of(data: Json) -> Json | None:
-    return next((f for f in recorded(data) if str(f["path"]).endswith(_EXCHANGE)), None)
+    return next((f for f in recorded(data) if str(f["path"]).endswith(EXCHANGE)), None)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

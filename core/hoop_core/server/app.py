@@ -42,6 +42,7 @@ from hoop_core.gateway.unserved import Unserved
 from hoop_core.gateway.uploads import UploadEndpoint
 from hoop_core.guard import Guard
 from hoop_core.impact import Foresight
+from hoop_core.lake.writer import LakeWriter
 from hoop_core.lineage.events import Events
 from hoop_core.lineage.follower import LineageFollower
 from hoop_core.lineage.place import Place
@@ -64,6 +65,8 @@ from hoop_core.web.schemas import schema_routes
 _CHECKPOINT_SECONDS = 60.0
 _LINEAGE_SECONDS = 5.0
 """What the receiver has not taken by then goes out after the next start."""
+_LAKE_SECONDS = 10.0
+"""The same for what is not in Parquet files by then."""
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class Gateway:
     notifier: Notifier
     lineage: LineageFollower
     reconciler: Reconciler
+    lake: LakeWriter
     heart: asyncio.Task[None] | None = None
 
     async def start(self) -> list[asyncio.Task[None]]:
@@ -122,6 +126,7 @@ class Gateway:
             *([asyncio.create_task(self.notifier.run())] if self.notifier.configured else []),
             *([asyncio.create_task(self.lineage.run())] if self.lineage.configured else []),
             *([asyncio.create_task(self.reconciler.run())] if self._reconciles else []),
+            *([asyncio.create_task(self.lake.run())] if self.lake.configured else []),
         ]
 
     def _configured(self) -> None:
@@ -167,6 +172,7 @@ class Gateway:
         await self.accounts.close()
         await self.lineage.drain(_LINEAGE_SECONDS)
         await asyncio.to_thread(self.lineage.close)
+        await self.lake.drain(_LAKE_SECONDS)
         self.guard.delivery.screeners.close()  # after the users: no thread of theirs is waited for
         with suppress(StoreUnavailable):
             await asyncio.to_thread(self.log.checkpoint)
@@ -301,6 +307,7 @@ def build_gateway(settings: Settings) -> Gateway:
             owner=replicas.id,
         ),
         reconciler=reconciler_of(settings, accounts, store, log, owner=replicas.id),
+        lake=LakeWriter(settings.lake, store, recorder, owner=replicas.id),
     )
 
 
