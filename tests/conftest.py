@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,24 @@ def postgres() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with our tables, to be copied: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("empty") / "hoop.db"
+    made = Store(f"sqlite:///{file}")
+    made.migrate()
+    made.close()
+    return file
+
+
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if getattr(request, "param", "sqlite") == "postgresql":
         made = Store(request.getfixturevalue("postgres").emptied(), busy_seconds=2)
     else:
+        shutil.copy(request.getfixturevalue("empty_store"), tmp_path / "hoop.db")
         made = Store(f"sqlite:///{tmp_path / 'hoop.db'}", busy_seconds=0.5)
-        made.migrate()
+        made.attach()
     yield made
     made.close()
 

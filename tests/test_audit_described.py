@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,18 @@ def test_each_thing_believed_is_logged_once(log: AuditLog) -> None:
         writer.describe("A", writer.missing("A", objects))
     assert described(log) == ["D.S.T", "D.S.T", "D.S.U"]
     assert writer.missing("OTHER", {T: ONE}) == {T: ONE}
+
+
+def test_it_is_logged_once_more_after_a_day_for_older_ones_may_be_pruned(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Described(log)
+    writer.describe("A", writer.missing("A", {T: ONE}))
+    today = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: today + 23 * 3600)
+    assert writer.missing("A", {T: ONE}) == {}
+    monkeypatch.setattr(time, "monotonic", lambda: today + 25 * 3600)
+    assert writer.missing("A", {T: ONE}) == {T: ONE}
 
 
 def test_sizes_make_nothing_new(log: AuditLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from hoop_core.store.tables import log_entries, log_head
 from tests.postgres_server import BOTH
 
 DATABASES = BOTH
+real_now = module.utc_now
 
 
 def head_of(store: Store) -> Head:
@@ -163,7 +165,7 @@ def test_who_is_far_behind_reads_it_without_holding_others_up(
     for _ in range(12):
         ahead.append("test", {})
     followed: list[bool] = []
-    monkeypatch.setattr(KnownTree.of, "__kwdefaults__", {"most": 5})
+    monkeypatch.setattr(KnownTree.of, "__kwdefaults__", {"most": 5, "last": None})
     follow = behind.follow
 
     def following() -> None:
@@ -183,7 +185,7 @@ def test_an_older_log_is_taken_over_only_when_asked_for(log: AuditLog, store: St
     late = AuditLog(store, log.key)
     tree = Frontier()
     tree.extend(e.leaf for e in stored_entries(store))
-    late.adopt(tree, "")
+    late.adopt(tree)
     assert late.append("test", {}) == 3
 
 
@@ -246,3 +248,88 @@ def test_many_threads_of_many_replicas_make_one_order(store: Store, log_key: Log
     tree = open_head(head_of(patient), log_key.verifier_key)
     assert tree.root() == root_of(e.leaf for e in stored_entries(patient))
     patient.close()
+
+
+def turned(monkeypatch: pytest.MonkeyPatch, store: Store, by: timedelta) -> None:
+    clock = lambda *_: real_now() + by  # noqa: E731
+    monkeypatch.setattr(module, "utc_now", clock)
+    monkeypatch.setattr(store, "now", clock)
+
+
+def test_a_clock_that_was_set_back_is_an_entry_once_and_no_time_goes_back(
+    store: Store, log_key: LogKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(store, log_key)
+    turned(monkeypatch, store, timedelta(days=10))
+    log.append("test", {})
+    turned(monkeypatch, store, timedelta(0))
+    assert log.append("test", {}) == 2
+    with pytest.raises(ZeroDivisionError):
+        log.append("test", lambda _: {"n": 1 // 0})
+    assert log.append_all("test", [{}, {}]) == range(3, 5)
+    turned(monkeypatch, store, timedelta(days=20))
+    log.append("test", {})
+    turned(monkeypatch, store, timedelta(0))
+    with pytest.raises(ZeroDivisionError):  # and with it the entry that tells of the clock
+        log.append("test", lambda _: {"n": 1 // 0})
+    log.append("test", lambda _: {})
+    entries = list(stored_entries(store))
+    assert [e.seq for e in entries if e.kind == "clock.set_back"] == [1, 6]
+    assert [e.at for e in entries] == sorted(e.at for e in entries)
+    told = json.loads(entries[1].text)["data"]
+    assert told["clock"] < told["last"] == entries[0].at
+
+
+def test_what_is_known_of_the_tree_does_not_shrink(log_key: LogKey) -> None:
+    known, tree = KnownTree(log_key), Frontier()
+    late = known.grown(tree.copy(), [], "", "")
+    known.became(tree, late)
+    grown = tree.copy()
+    head = known.grown(grown, [{"leaf": bytes(32)}], "", "")
+    known.became(grown, head)
+    known.became(tree, late)
+    assert (known.size, known.last) == (1, (grown, head.note))
+
+
+def test_who_reads_while_others_write_is_not_told_of_a_log_set_back(
+    log: AuditLog, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append("test", {})
+    other = AuditLog(store, log.key)
+    other.follow()
+    log.append("test", {})
+    of = KnownTree.of
+
+    def slow(self: KnownTree, source: object, head: Head, **options: object) -> object:
+        if self is other._tree:
+            monkeypatch.setattr(KnownTree, "of", of)
+            log.append("test", {})  # after the read began, and known here by another thread
+            late = head_of(store)
+            other._tree.became(open_head(late, log.key.verifier_key), late)
+        return of(self, source, head, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(KnownTree, "of", slow)
+    other.follow()
+    assert other.size == 3
+
+
+def test_nobodys_function_passes_for_the_database_clock(log: AuditLog, store: Store) -> None:
+    if not store.shared:
+        assert abs(store.now(None) - real_now()) < timedelta(minutes=5)  # type: ignore[arg-type]
+        return
+    log.append("test", {})
+    with store.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql "
+            "AS $$ SELECT '2025-01-01 10:00:00+00'::timestamptz $$"
+        )
+        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+        connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog')
+    late = Store(store.url.render_as_string(hide_password=False))
+    late.attach()
+    AuditLog(late, log.key).append("test", {})
+    assert "2025" not in {e.at[:4] for e in stored_entries(late)}
+    late.close()
+    with store.write() as connection:
+        connection.exec_driver_sql(f'ALTER DATABASE "{name}" RESET search_path')
+        connection.exec_driver_sql("DROP FUNCTION public.clock_timestamp()")

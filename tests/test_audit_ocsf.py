@@ -101,7 +101,7 @@ EACH: dict[str, Json] = {
     "reconcile.unexplained": {"what": "statement", "user": "EVE", "count": 1},
     "hold.placed": {"hold": "case-7", "reason": "lawsuit", "by": "root"},
     "hold.lifted": {"hold": "case-7", "reason": "over", "by": "root"},
-    "log.pruned": {"entries": 3, "reason": "over", "recordings": []},
+    "log.pruned": {"entries": [[2, 4]], "count": 3, "reason": "over", "recordings": []},
     "log.verified": {"ok": True},
     "notification.failed": {"channel": "chat", "why": "away"},
     "lineage.failed": {"of_entry": 3, "why": "the receiver answered 422"},

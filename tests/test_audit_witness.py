@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Table, delete, insert, select, update
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +24,7 @@ from starlette.routing import Route
 
 from hoop_core.audit.checkpoint import LogKey, open_checkpoint
 from hoop_core.audit.log import AuditLog
-from hoop_core.audit.publishing import Publishing
+from hoop_core.audit.publishing import Publishing, cosigned
 from hoop_core.audit.standalone import notes_of
 from hoop_core.audit.verify import verify_store
 from hoop_core.audit.witness import FileWitness, FolderWitness, HttpWitness, witnesses_of
@@ -156,7 +159,38 @@ def test_a_witness_refuses_another_history_and_the_log_tells_of_it_once(
     publishing.publish()
     publishing.publish()
     assert "422" in state(store).last_error
-    assert kinds(log).count("log.unpublished") == 1
+    assert kinds(log).count("log.disputed") == 1
+    assert "log.unpublished" not in kinds(log)
+
+
+@pytest.mark.parametrize(("known", "disputed"), [(6, False), (9, True)])
+def test_a_witness_that_another_replica_told_of_more_is_in_dispute_only_beyond_the_log(
+    log: AuditLog,
+    store: Store,
+    stranger: tuple[Stranger, HttpWitness],
+    known: int,
+    *,
+    disputed: bool,
+) -> None:
+    other, witness = stranger
+    grow(log, 4)
+    for _ in range(3):
+        log.append("test", {})  # 7 entries; this process has signed for 4
+    other.size = known
+    publishing = Publishing(store, log, [witness])
+    publishing.publish()
+    assert ("log.disputed" in kinds(log)) is disputed
+    assert "log.unpublished" not in kinds(log)
+
+
+def test_an_answer_of_thousands_of_digits_is_a_dispute_and_no_crash(
+    log: AuditLog, store: Store, stranger: tuple[Stranger, HttpWitness]
+) -> None:
+    other, witness = stranger
+    other.size = "9" * 5000  # type: ignore[assignment]
+    grow(log, 1)
+    Publishing(store, log, [witness]).publish()
+    assert kinds(log).count("log.disputed") == 1
 
 
 def test_a_wrong_cosignature_is_no_witness(
@@ -179,10 +213,12 @@ def test_an_unreachable_witness_holds_nobody_up(log: AuditLog, store: Store) -> 
 
 
 @pytest.fixture(params=["file", "folder"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> FileWitness | FolderWitness:
+def kept(
+    request: pytest.FixtureRequest, tmp_path: Path, log: AuditLog
+) -> FileWitness | FolderWitness:
     if request.param == "file":
-        return FileWitness("kept", tmp_path / "heads.txt")
-    return FolderWitness("kept", f"file://{tmp_path / 'heads'}")
+        return FileWitness("kept", tmp_path / "heads.txt", log.key.verifier_key)
+    return FolderWitness("kept", f"file://{tmp_path / 'heads'}", log.key.verifier_key)
 
 
 def set_back(store: Store, log: AuditLog, entries: int) -> None:
@@ -230,7 +266,7 @@ def test_a_published_head_shows_what_the_store_alone_does_not(
 
 
 def test_a_kept_object_is_never_written_again(log: AuditLog, store: Store, tmp_path: Path) -> None:
-    kept = FolderWitness("kept", str(tmp_path / "heads"))
+    kept = FolderWitness("kept", str(tmp_path / "heads"), log.key.verifier_key)
     grow(log, 2)
     kept.tell(log.checkpoint(), 0, lambda _old: ())
     set_back(store, log, 2)
@@ -241,7 +277,9 @@ def test_a_kept_object_is_never_written_again(log: AuditLog, store: Store, tmp_p
 def test_each_checkpoint_stands_in_the_file_one_after_the_other(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:
-    publishing = Publishing(store, log, [FileWitness("kept", tmp_path / "heads.txt")])
+    publishing = Publishing(
+        store, log, [FileWitness("kept", tmp_path / "heads.txt", log.key.verifier_key)]
+    )
     for _ in range(3):
         grow(log, 2)
         publishing.publish()
@@ -267,16 +305,17 @@ def test_a_witness_is_one_place(given: dict[str, str]) -> None:
 def test_witnesses_are_told_apart_by_name_and_have_a_real_key(log: AuditLog) -> None:
     same = [WitnessSettings(name="a", folder="x"), WitnessSettings(name="a", folder="y")]
     with pytest.raises(ConfigError, match="same name"):
-        witnesses_of(same)
+        witnesses_of(same, log.key.verifier_key)
     with pytest.raises(ConfigError, match="cosigner"):
-        witnesses_of([WitnessSettings(name="a", url="http://w", witness_key=log.key.verifier_key)])
+        key = log.key.verifier_key
+        witnesses_of([WitnessSettings(name="a", url="http://w", witness_key=key)], key)
 
 
 def test_a_witness_that_forgot_what_it_was_told_stops_the_start(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:
     """A folder that is not mounted looks like a new one."""
-    kept = FileWitness("kept", tmp_path / "heads.txt")
+    kept = FileWitness("kept", tmp_path / "heads.txt", log.key.verifier_key)
     publishing = Publishing(store, log, [kept])
     publishing.check()
     grow(log, 2)
@@ -290,7 +329,7 @@ def test_a_torn_note_in_the_file_spoils_no_other(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:
     file = tmp_path / "heads.txt"
-    publishing = Publishing(store, log, [FileWitness("kept", file)])
+    publishing = Publishing(store, log, [FileWitness("kept", file, log.key.verifier_key)])
     grow(log, 2)
     publishing.publish()
     whole = file.read_text()
@@ -302,21 +341,50 @@ def test_a_torn_note_in_the_file_spoils_no_other(
     assert file.read_text().endswith(log.checkpoints()[-1])
 
 
-def test_who_knows_of_a_log_by_another_key_is_not_believed(
+def junk(log: AuditLog, kept: FileWitness | FolderWitness) -> None:
+    """Notes that anybody could have written, of a larger log than there is."""
+    stranger = LogKey(log.key.name, Ed25519PrivateKey.generate())
+    for note in (stranger.sign(10**9, bytes(32)).note, f"{log.key.name}\nx\n\n\u2014 y\n"):
+        if isinstance(kept, FileWitness):
+            with kept.file.open("a") as file:
+                file.write(note)
+        else:
+            folder = Path(kept.folder.removeprefix("file://"))
+            (folder / f"checkpoint-{10**9 + len(note):020d}.txt").write_text(note)
+            first = min(folder.glob("checkpoint-*"))
+            (folder / f"checkpoint-{10**10:020d}.txt").write_text(first.read_text())
+
+
+def test_what_the_log_has_not_signed_is_passed_over_at_a_witness(
+    log: AuditLog, store: Store, kept: FileWitness | FolderWitness
+) -> None:
+    for _ in range(2):
+        grow(log, 3)
+        Publishing(store, log, [kept]).publish()
+    junk(log, kept)
+    assert open_checkpoint(kept.newest() or "", log.key.verifier_key).size == 6
+    Publishing(store, log, [kept]).check()
+    set_back(store, log, 3)
+    with pytest.raises(EvidenceError, match="knows of 6"):
+        Publishing(store, AuditLog(store, log.key), [kept]).check()
+
+
+def test_a_witness_that_has_only_what_another_key_signed_has_forgotten_the_log(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:
     heads = tmp_path / "heads.txt"
-    stranger = LogKey(log.key.name, Ed25519PrivateKey.generate())
-    heads.write_text(stranger.sign(1, bytes(32)).note)
-    with pytest.raises(EvidenceError):
-        Publishing(store, log, [FileWitness("kept", heads)]).check()
+    grow(log, 1)
+    Publishing(store, log, [FileWitness("kept", heads, log.key.verifier_key)]).publish()
+    heads.write_text(LogKey(log.key.name, Ed25519PrivateKey.generate()).sign(1, bytes(32)).note)
+    with pytest.raises(StoreUnavailable, match="knows nothing of it any more"):
+        Publishing(store, log, [FileWitness("kept", heads, log.key.verifier_key)]).check()
 
 
 def test_rows_of_the_store_are_not_what_a_witness_is_asked_about(
     log: AuditLog, store: Store, tmp_path: Path
 ) -> None:
     """Whoever sets the store back sets its own memory back, too."""
-    kept = FileWitness("kept", tmp_path / "heads.txt")
+    kept = FileWitness("kept", tmp_path / "heads.txt", log.key.verifier_key)
     grow(log, 5)
     Publishing(store, log, [kept]).publish()
     set_back(store, log, 1)
@@ -324,3 +392,102 @@ def test_rows_of_the_store_are_not_what_a_witness_is_asked_about(
         connection.execute(insert(log_witnesses).values(name="kept", size=0))
     with pytest.raises(EvidenceError):
         Publishing(store, AuditLog(store, log.key), [kept]).check()
+
+
+def told(kept: FileWitness | FolderWitness, log: AuditLog) -> int:
+    return open_checkpoint(kept.newest() or "", log.key.verifier_key).size
+
+
+def changed(store: Store, table: Table, **values: object) -> None:
+    with store.write() as connection:
+        connection.execute(update(table).values(**values))
+
+
+def test_a_checkpoint_that_says_it_is_of_the_future_stops_no_other(
+    log: AuditLog, store: Store, kept: FileWitness | FolderWitness
+) -> None:
+    publishing = Publishing(store, log, [kept])
+    grow(log, 3)
+    changed(store, log_checkpoints, signed_at=datetime(2999, 1, 1, tzinfo=UTC))
+    log.append("test", {})
+    log.checkpoint_unless_within(0)
+    publishing.publish()
+    assert told(kept, log) == 4
+    faults = verify_store(str(store.url), verifier_key=log.key.verifier_key, story=False).faults
+    assert ["future" in f.what for f in faults] == [True]
+
+
+def test_a_table_that_says_a_witness_knows_all_stops_no_publication(
+    log: AuditLog, store: Store, kept: FileWitness | FolderWitness
+) -> None:
+    grow(log, 3)
+    Publishing(store, log, [kept]).publish()
+    changed(store, log_witnesses, size=2**62)
+    faults = verify_store(str(store.url), verifier_key=log.key.verifier_key, story=False).faults
+    assert [f.place for f in faults] == ["witness kept"]
+    grow(log, 2)
+    Publishing(store, log, [kept]).publish()
+    assert (told(kept, log), state(store).size) == (5, 5)
+
+
+def test_a_checkpoint_that_nobody_signed_is_told_to_no_witness_and_disputed(
+    log: AuditLog, store: Store, kept: FileWitness | FolderWitness
+) -> None:
+    grow(log, 3)
+    forged = LogKey(log.key.name, Ed25519PrivateKey.generate()).sign(10**9, bytes(32)).note
+    with store.write() as connection:
+        row = {"size": 10**9, "note": forged, "signed_at": datetime.now(UTC)}
+        connection.execute(insert(log_checkpoints).values(**row))
+    publishing = Publishing(store, log, [kept])
+    publishing.publish()
+    grow(log, 2)
+    publishing.publish()
+    assert told(kept, log) == 6  # with the entry that tells of it, once
+    assert kinds(log).count("log.disputed") == 1
+
+
+def test_signing_is_for_what_is_new_and_not_too_often(log: AuditLog) -> None:
+    log.append("test", {})
+    log.checkpoint_unless_within(1000)
+    log.append("test", {})
+    log.checkpoint_unless_within(1000)
+    assert log.signed is not None and log.signed.size == 1
+    log.checkpoint_unless_within(0)
+    first = log.signed
+    log.checkpoint_unless_within(0)
+    assert log.signed is first and first.size == 2
+
+
+def test_bundles_get_only_what_the_log_has_signed(
+    log: AuditLog, store: Store, kept: FileWitness | FolderWitness
+) -> None:
+    grow(log, 2)
+    Publishing(store, log, [kept]).publish()
+    assert cosigned(store, log.key.verifier_key) == [log.checkpoints()[-1]]
+    forged = LogKey(log.key.name, Ed25519PrivateKey.generate()).sign(2, bytes(32)).note
+    changed(store, log_witnesses, cosigned=forged)
+    assert cosigned(store, log.key.verifier_key) == []
+
+
+def test_an_error_of_any_kind_does_not_end_the_signing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hoop_core.server import app
+
+    rounds: list[str] = []
+
+    class Spoiled:
+        def checkpoint_unless_within(self, seconds: float) -> None:
+            raise EvidenceError("malformed")
+
+        def publish(self) -> None:
+            rounds.append("published")
+            if len(rounds) == 3:
+                raise asyncio.CancelledError
+            raise ConfigError("spoiled")
+
+    monkeypatch.setattr(app, "_CHECKPOINT_SECONDS", 0)
+    spoiled = SimpleNamespace(log=Spoiled(), publishing=Spoiled())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(app.Gateway._sign(spoiled))  # type: ignore[arg-type]
+    assert len(rounds) == 3

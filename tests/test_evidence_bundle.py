@@ -100,6 +100,100 @@ def _lines(bundle: Bundle, name: str) -> list[bytes]:
         return archive.read(name).splitlines()
 
 
+def test_a_lawful_log_verifies_between_any_two_of_its_entries(world: World) -> None:
+    """Wherever the border falls: in a session, a statement, between question, answers and use."""
+    two_days(world)
+    for entry in (entries := list(stored_entries(world.store)))[1:]:
+        time.sleep(0)
+        for period in ({"begin": entry.at}, {"end": entry.at}):
+            bundle = world.bundle(replays=False, recordings=False, **period)
+            assert verify_bundle(bundle.path).faults == (), (entry.seq, period)
+    middle = entries[len(entries) // 2]
+    bundle = world.bundle(begin=middle.at, replays=False)
+    seqs = [int(r["seq"]) for r in table(bundle, "CC6.1-access")]
+    with zipfile.ZipFile(bundle.path) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["first_seq"] == middle.seq
+    assert all(s >= middle.seq or s == 10 for s in seqs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"from": None}, {"to": None}, {"population": 999}, {"first_seq": 3}, {"last_seq": 12},
+        {"tables": {}}, {"tree_size": 5}, {"from": "9999"}, {"to": "2000"},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_tells_of_another_period_is_named_though_it_is_signed(
+    world: World, change: dict[str, Any]
+) -> None:
+    begin, end = two_days(world)
+    bundle = world.bundle(begin=begin, end=end)
+    told = as_json("manifest.json", lambda manifest: manifest | change)
+    report = verify_bundle(signed_anew(bundle, world, told), verifier_key=bundle.verifier_key)
+    assert not report.ok
+
+
+def test_rows_left_out_of_the_table_that_samples_are_drawn_from_are_named(world: World) -> None:
+    two_days(world)
+    bundle = world.bundle()
+
+    def change(files: Files) -> None:
+        rows = list(csv.reader(io.StringIO(files["tables/CC6.1-access.csv"].decode())))
+        kept = io.StringIO()
+        csv.writer(kept).writerows(rows[:-1])
+        files["tables/CC6.1-access.csv"] = kept.getvalue().encode()
+        manifest = json.loads(files["manifest.json"])
+        manifest["tables"]["access"] -= 1
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    report = verify_bundle(signed_anew(bundle, world, change))
+    assert [f.place for f in report.faults] == ["tables/CC6.1-access.csv"]
+
+
+def test_what_was_in_force_and_who_was_there_is_told_of_an_idle_period(world: World) -> None:
+    world.sign_in("ses_1")
+    begin = right_behind(world)
+    world.say("test", {})
+    end = right_behind(world)
+    world.sign_out("ses_1")
+    bundle = world.bundle(begin=begin, end=end)
+    assert verify_bundle(bundle.path).faults == ()
+    assert [r["snowflake_user"] for r in table(bundle, "CC6.2-credentials")] == ["U_ses_1"]
+    assert [r["digest"] for r in table(bundle, "CC8.1-policies")] == ["p1"]
+    assert [r["snowflake_role"] for r in table(bundle, "CC6.3-roles")] == ["READER"]
+
+
+@pytest.mark.parametrize("name", ["../../evil.sh", "/etc/evil", "C:\\x", "readme.txt", "a b"])
+def test_a_name_that_unpacks_elsewhere_is_named(world: World, name: str) -> None:
+    bundle = world.bundle()
+    changed = rewritten(bundle, lambda files: files.update({name: b"x"}))
+    assert any(name.casefold() == f.place.casefold() for f in verify_bundle(changed).faults)
+
+
+def test_a_second_file_hidden_in_the_archive_is_named(world: World) -> None:
+    bundle = world.bundle()
+    raw, out = bundle.path.read_bytes(), bundle.path.with_name("hidden.zip")
+    with zipfile.ZipFile(bundle.path) as archive:
+        directory = archive.start_dir
+    hidden = raw[:200]
+    end = bytearray(raw[directory:])
+    at = end.rindex(b"PK\x05\x06") + 16
+    end[at : at + 4] = (directory + len(hidden)).to_bytes(4, "little")
+    out.write_bytes(raw[:directory] + hidden + bytes(end))
+    assert "the archive" in [f.place for f in verify_bundle(out).faults]
+
+
+def test_a_file_with_another_name_for_other_readers_is_named(world: World) -> None:
+    bundle, out = world.bundle(), world.folder / "names.zip"
+    with zipfile.ZipFile(bundle.path) as old, zipfile.ZipFile(out, "w") as new:
+        for item in old.infolist():
+            if item.filename == "README.txt":
+                item.extra = b"\x75\x70\x05\x00\x01abcd"  # Info-ZIP's Unicode Path
+            new.writestr(item, old.read(item.filename))
+    assert not verify_bundle(out).ok
+
+
 def test_the_tables_of_a_period_tell_whole_rows(world: World) -> None:
     begin, end = two_days(world)
     bundle = world.bundle(begin=begin, end=end)
@@ -256,7 +350,9 @@ CHANGES: dict[str, tuple[Callable[[Files], None], str]] = {
     "context proof changed": (line(CONTEXT, 1, lambda x: x.replace(b'"path":["', b'"path":["00', 1)), "context"),
     "context swapped": (swapped(CONTEXT, 0), CONTEXT),
     "context dropped": (line(CONTEXT, 0, lambda _: None), CONTEXT),
-    "checkpoint changed": (as_json("log/checkpoints.json", lambda x: [x[0].replace("A", "B", 3), *x[1:]]), "checkpoint 0"),
+    "checkpoint changed": (
+        as_json("log/checkpoints.json", lambda x: [x[0].replace("\n", "\n1", 1), *x[1:]]),
+        "checkpoint 0"),
     "checkpoint dropped": (as_json("log/checkpoints.json", lambda x: x[1:]), "log/checkpoints.json"),
     "last checkpoint dropped": (as_json("log/checkpoints.json", lambda x: x[:-1]), "log/checkpoints.json"),
     "checkpoints swapped": (as_json("log/checkpoints.json", lambda x: x[::-1]), "log/checkpoints.json"),
@@ -431,6 +527,17 @@ def _acting(w: World) -> int:
     return w.answer("apr_1", "bot")
 
 
+def _anothers_user(w: World) -> int:
+    w.sign_in("other")
+    return w.intent("s", snowflake_user="U_other")
+
+
+def _anothers_grant(w: World) -> int:
+    w.ask("apr_1", who="eve")
+    w.answer("apr_1", "alice")
+    return w.intent("s", approval="apr_1", decision="require_approval")
+
+
 def _two_voices(w: World) -> int:
     w.ask("apr_1", quorum=2)
     w.answer("apr_1", "alice", status="pending")
@@ -478,8 +585,15 @@ STORIES: dict[str, tuple[Callable[[World], int], str]] = {
     "under no policy": (lambda w: w.intent("s", policy="p9"), "never in force"),
     "although denied": (lambda w: w.intent("s", decision="deny"), "was denied"),
     "another text": (lambda w: w.intent("s", executed_sha256="00"), "text that ran"),
-    "an end without a beginning": (lambda w: w.outcome("s", 2), "not the beginning"),
-    "two ends": (_ends_twice, "a second time"),
+    "an end without a beginning": (lambda w: w.outcome("s", 2), "did not begin"),
+    "two ends": (_ends_twice, "has ended"),
+    "in another's session": (lambda w: w.intent("s", identity=person_("eve")), "somebody else had opened"),
+    "as another's user": (_anothers_user, "minted for another session"),
+    "with another's grant": (_anothers_grant, "somebody else asked for"),
+    "described only, and a change": (
+        lambda w: w.intent("s", decision="require_approval", describe_only=True, kind="delete"),
+        "without the approval",
+    ),
     "broken off": (lambda w: w.say("statement.intent", {}, "s"), "is missing"),
 }  # fmt: skip
 
@@ -496,7 +610,7 @@ def test_what_could_not_happen_by_the_rules_is_named_though_it_is_signed(
     bundle = world.bundle()
     faults = verify_bundle(bundle.path).faults
     assert any(says in f.what for f in faults if f.place == f"entry {seq}"), faults
-    assert verify_store(world.settings.store.url).faults == faults
+    assert set(verify_store(world.settings.store.url).faults) <= set(faults)
 
 
 def test_a_lawful_story_has_no_fault(world: World) -> None:

@@ -432,7 +432,7 @@ def test_the_questions_of_the_documentation_are_answered(world: World) -> None:
     world.statement(rows=[["1", "0", "a"]])
     world.write()
     text = (Path(__file__).parents[1] / "docs" / "queries.md").read_text()
-    questions = text.partition("## Useful questions")[2].partition("## The files")[0]
+    questions = text.partition("## Useful questions")[2].partition("\n## ")[0]
     blocks = [b.partition("```")[0] for b in questions.split("```sql")[1:]]
     assert len(blocks) > 8
     for block in blocks:

@@ -132,3 +132,11 @@ def test_an_object_store_holds_the_same(world: World, monkeypatch: pytest.Monkey
     assert world.values() == []
     assert world.whole()
     memory.rm(f"/{world.folder.name}", recursive=True)
+
+
+def test_a_folder_without_files_is_an_error_and_not_an_answer(tmp_path: Path) -> None:
+    """Nothing found must not look like nothing happened."""
+    asked = ["audit", "query", "--root", str(tmp_path / "typo"), "SELECT * FROM statements"]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 2
+    assert "no Parquet files" in found.output

@@ -122,7 +122,11 @@ def test_its_bundle_verifies_by_itself_and_its_tables_tell_what_went(pruned: Sce
     assert (report["pruned"], report["recordings"]) == (gone.entries, 1)
     rows = table(bundle, "C1.2-purges")
     hold, *purges = rows
-    assert (hold["what"], hold["scope"], hold["reason"]) == ("held", '{"people": ["eve"]}', "matter 7")
+    assert (hold["what"], hold["scope"], hold["reason"]) == (
+        "held",
+        '{"people": ["eve"]}',
+        "matter 7",
+    )
     assert sum(int(r["count"]) for r in purges) == gone.entries
     assert {(r["what"], r["class"], r["keep"], r["by"]) for r in purges} == {
         ("pruned", "all", "30d", "ann")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,7 +23,10 @@ from hoop_core.model import Json
 
 _HEAD, _WRITER = "hoop-log-head", "hoop-log-writer"
 VERIFY = "Run `hoop audit verify` on the store; do not write to it any more."
-NO_HEAD = "Run `hoop audit verify`; a log of an older Hoop is taken over by `hoop audit adopt`."
+NO_HEAD = (
+    "Somebody took it away, or this log is of a Hoop without heads: run `hoop audit verify` with the --heads of your "
+    "witnesses, and read about logs without a head in docs/evidence.md, before anything else."
+)
 _BEHIND = 2_000
 """Entries of other processes that are read while everybody waits."""
 
@@ -49,6 +53,10 @@ def chained(checkpoints: str, note: str) -> str:
     return hashlib.sha256(f"{checkpoints}\n{note}".encode()).hexdigest()
 
 
+Known = tuple[Frontier, str]
+"""A tree, and the note of its head."""
+
+
 class FarBehind(Exception):
     """Others have written more than is read while they wait."""
 
@@ -61,8 +69,13 @@ class KnownTree:
         self._key = LogKey(f"{signer.name}/writer", Ed25519PrivateKey.generate())
         self._voucher: str | None = None
         self._writers: dict[str, str] = {}
-        self._last: tuple[Frontier, str] | None = None
-        """With its head's note."""
+        self._becoming = threading.Lock()
+        self.last: Known | None = None
+
+    @property
+    def size(self) -> int:
+        last = self.last
+        return 0 if last is None else last[0].size
 
     def vouch(self) -> None:
         """Have the log's key vouch for ours. It may be in Vault, so not while others wait. Raises StoreUnavailable."""
@@ -70,31 +83,33 @@ class KnownTree:
             self._voucher = self._log.sign_note(_vouching(self._key.verifier_key))
 
     def of(
-        self, source: Source, head: Head | None, *, most: int = _BEHIND
+        self, source: Source, head: Head | None, *, most: int = _BEHIND, last: Known | None = None
     ) -> tuple[Frontier, Head]:
         """A copy of the tree that a stored head tells of, and that head; before the first one, nothing.
 
+        Who reads without the log's lock gives what was known before: others may write and be known meanwhile.
         Raises StoreUnavailable for a head that is not genuine, or no later one of the tree that is known; and
         FarBehind when it would have to read more than `most` entries to see that.
         """
+        last = last or self.last
         if head is None:
-            if self._last is not None or not never_used(source):
+            if last is not None or not never_used(source):
                 raise StoreUnavailable("The log's signed head is gone.", NO_HEAD)
             return Frontier(), NOTHING
-        if self._last is not None and self._last[1] == head.note:
-            return self._last[0].copy(), head
+        if last is not None and last[1] == head.note:
+            return last[0].copy(), head
         try:
             tree = open_head(head, self._log.verifier_key, self._writers)
         except EvidenceError as e:
             raise StoreUnavailable(f"The log's head is not genuine. {e.message}", VERIFY) from None
-        if self._last is not None:
-            known = self._last[0].copy()
+        if last is not None:
+            known = last[0].copy()
             if tree.size - known.size > most:
                 raise FarBehind
             known.extend(leaves(source, known.size, tree.size))
             if known.size != tree.size or known.root() != tree.root():
                 raise StoreUnavailable(
-                    f"The log no longer holds its first {self._last[0].size} entries as they were.",
+                    f"The log no longer holds its first {last[0].size} entries as they were.",
                     "Was the store set back to an earlier state? Run `hoop audit verify` on it.",
                 )
         return tree, head
@@ -108,8 +123,10 @@ class KnownTree:
         return Head(tree.size, tree.packed(), at, checkpoints, note, self._voucher or "")
 
     def became(self, tree: Frontier, head: Head) -> None:
-        """What was written is durable, or what was read was there."""
-        self._last = tree, head.note
+        """What was written is durable, or what was read was there. What is larger is not forgotten for it."""
+        with self._becoming:
+            if tree.size >= self.size:
+                self.last = tree, head.note
 
 
 def open_head(head: Head, verifier_key: str, known: dict[str, str] | None = None) -> Frontier:

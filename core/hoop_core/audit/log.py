@@ -4,7 +4,7 @@ An entry is one canonical JSON object (RFC 8785): {"seq", "at", "kind", "session
 hash (RFC 6962) is stored beside it. With every commit the log's head is signed anew (audit/head.py), and
 now and then a checkpoint, which is for others. The sequence is gap-free because the head is read under the
 same lock under which it is written, of which there is one for all replicas. Entries that wait for it at the
-same time are written in one transaction. Times never go back, short of a clock that was set back.
+same time are written in one transaction. Times never go back: a clock that was set back is an entry of its own.
 
 So everything that is changed together with an entry is changed by one writer at a time.
 """
@@ -45,6 +45,7 @@ _MOST_AT_ONCE = 256
 _SLOW_SECONDS, _SLOW_FOR_SECONDS = 0.005, 10.0
 """What waits longer for the disk is left to a thread for a while."""
 _CLOCK_SET_BACK = timedelta(minutes=5)
+"""What is told of; less is how clocks are kept right."""
 _INSERT = insert(log_entries)
 _PLAIN_INSERT = (
     "INSERT INTO log_entries (seq, kind, session_id, entry, leaf, at) "
@@ -57,8 +58,8 @@ _PLAIN_SET_HEAD = (
     "VALUES (1, ?, ?, ?, ?, ?, ?)"
 )
 _COUNT = select(func.count()).select_from(log_entries)
+_LAST_AT = select(log_entries.c.at).order_by(log_entries.c.seq.desc()).limit(1)
 _LAST_NOTE = select(log_checkpoints.c.note).order_by(log_checkpoints.c.size.desc()).limit(1)
-_LAST_SIGNED = select(func.max(log_checkpoints.c.signed_at))
 
 
 class _Spoiled(Exception):
@@ -125,6 +126,15 @@ class AuditLog:
         self._writing = threading.Lock()
         self._waiting: deque[_Pending] = deque()
         self._slow_until = float("-inf")
+        self._clock_is_back = self._tells_of_clock = False
+        self.signed: Checkpoint | None = None
+        """The last one that this process has signed."""
+        self._signed_at = float("-inf")
+
+    @property
+    def size(self) -> int:
+        """Entries, as this process knows it."""
+        return self._tree.size
 
     def append(
         self,
@@ -182,7 +192,7 @@ class AuditLog:
             with log_append(kind):
                 with self._store.write_at_once(synced=synced) as cursor:
                     grown = self._insert(cursor, [pending])
-                self._tree.became(*grown)
+                self._wrote(*grown)
             if time.monotonic() - began > _SLOW_SECONDS:
                 self._slow_until = time.monotonic() + _SLOW_FOR_SECONDS
             return pending.seq
@@ -228,11 +238,11 @@ class AuditLog:
                     self._store.lock(connection, Lock.LOG)
                     now = self._store.now(connection) if self._store.shared else utc_now()
                     tree, last = self._tree.of(connection, _head(connection))
-                    at = _time_of(now, last.at)
-                    rows = self._rows(connection, batch, tree.size, at)
+                    at, timed = self._timed(batch, now, last.at)
+                    rows = self._rows(connection, timed, tree.size, at)
                     connection.execute(_INSERT, rows)
                     head = _set_head(connection, self._tree.grown(tree, rows, at, last.checkpoints))
-                self._tree.became(tree, head)
+                self._wrote(tree, head)
                 return
             except FarBehind:
                 self.follow()
@@ -243,7 +253,7 @@ class AuditLog:
             try:
                 with self._store.write_plainly() as cursor:
                     grown = self._insert(cursor, batch)
-                self._tree.became(*grown)
+                self._wrote(*grown)
                 return
             except FarBehind:
                 self.follow()
@@ -251,19 +261,37 @@ class AuditLog:
     def _insert(self, cursor: sqlite3.Cursor, batch: list[_Pending]) -> tuple[Frontier, Head]:
         row = cursor.execute(_PLAIN_HEAD).fetchone()
         tree, last = self._tree.of(cursor, Head(*row) if row else None)
-        at = _time_of(utc_now(), last.at)
-        rows = self._rows(None, batch, tree.size, at)
+        at, timed = self._timed(batch, utc_now(), last.at)
+        rows = self._rows(None, timed, tree.size, at)
         cursor.executemany(_PLAIN_INSERT, rows)
         head = self._tree.grown(tree, rows, at, last.checkpoints)
         cursor.execute(_PLAIN_SET_HEAD, [getattr(head, name) for name in Head.__slots__])
         return tree, head
 
+    def _timed(self, batch: list[_Pending], now: datetime, last: str) -> tuple[str, list[_Pending]]:
+        """When the batch is written: never before the last entry. Ahead of it, once, that the clock was set back."""
+        at = _time_of(now)
+        self._tells_of_clock = False
+        if at >= last:
+            self._clock_is_back = False
+            return at, batch
+        if not self._clock_is_back and _time_of(now + _CLOCK_SET_BACK) < last:
+            self._tells_of_clock = True
+            batch = [_Pending("clock.set_back", {"clock": at, "last": last}, None), *batch]
+        return last, batch
+
+    def _wrote(self, tree: Frontier, head: Head) -> None:
+        self._tree.became(tree, head)
+        self._clock_is_back |= self._tells_of_clock
+
     def follow(self) -> None:
         """Read what others have written, so that nobody has to wait for that later. Raises StoreUnavailable."""
+        before = self._tree.last  # what is written meanwhile is not in what is read here
         with self._store.read() as connection:
             head = _head(connection)
             if head is not None:
-                self._tree.became(self._tree.of(connection, head, most=sys.maxsize)[0], head)
+                tree, _ = self._tree.of(connection, head, most=sys.maxsize, last=before)
+                self._tree.became(tree, head)
 
     def _rows(
         self, connection: Connection | None, batch: list[_Pending], start: int, at: str
@@ -273,7 +301,7 @@ class AuditLog:
             try:
                 rows.append(pending.row(connection, seq, at))
             except Exception as e:
-                if len(batch) == 1:
+                if len(batch) - self._tells_of_clock == 1:
                     raise
                 raise _Spoiled from e
         return rows
@@ -308,7 +336,7 @@ class AuditLog:
             ) from None
         self.follow()
 
-    def adopt(self, tree: Frontier, at: str) -> None:
+    def adopt(self, tree: Frontier) -> None:
         """Sign for a log that has no head, such as one of an older Hoop, whose entries somebody has verified.
 
         Raises StoreUnavailable where there is a head, or where other entries came meanwhile.
@@ -317,6 +345,7 @@ class AuditLog:
             self._store.lock(connection, Lock.LOG)
             if _head(connection) is not None or connection.scalar(_COUNT) != tree.size:
                 raise StoreUnavailable("The log has a signed head, or changes at this moment.")
+            at = connection.scalar(_LAST_AT) or ""
             notes = connection.scalars(
                 select(log_checkpoints.c.note).order_by(log_checkpoints.c.size)
             )
@@ -329,22 +358,29 @@ class AuditLog:
 
         Raises StoreUnavailable, also when another tree of this size was signed.
         """
+        before = self._tree.last
         with self._store.read() as connection:
-            tree, _ = self._tree.of(connection, _head(connection), most=sys.maxsize)
+            tree, _ = self._tree.of(connection, _head(connection), most=sys.maxsize, last=before)
         signed = self.key.sign(tree.size, tree.root())  # perhaps in Vault: nobody waits for that
         with self._store.write() as connection:
             self._store.lock(connection, Lock.LOG)
-            return self._keep(connection, signed)
+            self._keep(connection, signed)
+        self.signed, self._signed_at = signed, time.monotonic()
+        return signed
 
     def checkpoint_unless_within(self, seconds: float) -> None:
-        """Sign, unless some replica has done so less than so many seconds ago. Raises StoreUnavailable."""
-        self.follow()
-        with self._store.read() as connection:
-            last = connection.scalar(_LAST_SIGNED)
-        if last is None or (utc_now() - last).total_seconds() >= seconds:
-            self.checkpoint()
+        """Sign, unless this process has done so less than so many seconds ago, or nothing was written since.
 
-    def _keep(self, connection: Connection, signed: Checkpoint) -> Checkpoint:
+        What the store says of that could be anybody's. Raises StoreUnavailable.
+        """
+        self.follow()
+        if self.signed is not None:
+            within = time.monotonic() - self._signed_at < seconds
+            if within or self.signed.size == self.size:
+                return
+        self.checkpoint()
+
+    def _keep(self, connection: Connection, signed: Checkpoint) -> None:
         known = connection.scalar(
             select(log_checkpoints.c.note).where(log_checkpoints.c.size == signed.size)
         )
@@ -359,7 +395,6 @@ class AuditLog:
             raise StoreUnavailable(
                 f"Another log of {signed.size} entries was signed before.", VERIFY
             )
-        return signed
 
     def checkpoints(self) -> list[str]:
         return stored_checkpoints(self._store)
@@ -377,11 +412,5 @@ def _set_head(connection: Connection, head: Head) -> Head:
     return head
 
 
-def _time_of(now: datetime, last: str = "") -> str:
-    """When an entry is written: not before the one before it, short of a clock that was set back by much."""
-    at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return last if at < last < _later(now) else at
-
-
-def _later(now: datetime) -> str:
-    return (now + _CLOCK_SET_BACK).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _time_of(now: datetime) -> str:
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -7,9 +7,11 @@ checked here before it is given away.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 
-from sqlalchemy import insert, select
+import structlog
+from sqlalchemy import delete, insert, select
 
 from hoop_core.audit.checkpoint import Checkpoint
 from hoop_core.audit.merkle import (
@@ -25,6 +27,7 @@ from hoop_core.errors import EvidenceError, StoreUnavailable
 from hoop_core.store import Store
 from hoop_core.store.tables import log_subtrees
 
+_log = structlog.get_logger(__name__)
 _LEVEL = 12
 _RUN = 1 << _LEVEL
 _AT_ONCE = 64
@@ -38,11 +41,34 @@ class StoredTree:
         self.size = size
         self._store = store
         self._runs: list[bytes] = []
+        self._believes = True
         self._leaves = lru_cache(8)(self._read_run)
         self._ranges = lru_cache(4096)(self._root)
 
     def root(self) -> bytes:
         return self.root_of_range(0, self.size)
+
+    def check(self, root: bytes) -> None:
+        """`leads_to`. Raises EvidenceError, StoreUnavailable."""
+        if not self.leads_to(root):
+            raise EvidenceError(
+                "The log's leaves do not lead to its signed root.", "Run `hoop audit verify`."
+            )
+
+    def leads_to(self, root: bytes) -> bool:
+        """Whether this is the tree of that root. Kept roots that do not lead there are made anew."""
+        if self.root() != root:
+            self.forget()
+        return self.root() == root
+
+    def forget(self) -> None:
+        """What was kept of this tree, here and in the store. Raises StoreUnavailable."""
+        _log.error("kept roots of the log do not fit it, and are made anew")
+        self._runs, self._believes = [], False
+        self._leaves.cache_clear()
+        self._ranges.cache_clear()
+        with suppress(StoreUnavailable), self._store.write() as connection:
+            connection.execute(delete(log_subtrees))
 
     def root_of_range(self, begin: int, end: int) -> bytes:
         """Raises StoreUnavailable where leaves are missing."""
@@ -81,7 +107,7 @@ class StoredTree:
 
     def _run_roots(self, begin: int, end: int) -> list[bytes]:
         """Of the full runs [begin, end); what is not kept yet is computed and kept."""
-        if len(self._runs) < end:
+        if self._believes and len(self._runs) < end:
             columns = log_subtrees.c
             query = select(columns.number, columns.root).order_by(columns.number)
             with self._store.read() as connection:
@@ -121,6 +147,9 @@ class StoredTree:
 def checked_inclusion(tree: StoredTree, seq: int, leaf: bytes, signed: Checkpoint) -> list[bytes]:
     """A proof that the leaf is entry `seq` of the signed tree. Raises EvidenceError, StoreUnavailable."""
     path = tree.inclusion(seq)
+    if root_by_inclusion(leaf, seq, signed.size, path) != signed.root:
+        tree.forget()
+        path = tree.inclusion(seq)
     if root_by_inclusion(leaf, seq, signed.size, path) != signed.root:
         raise EvidenceError(
             f"Entry {seq} is not as it was signed.",

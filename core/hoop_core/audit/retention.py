@@ -84,8 +84,9 @@ class Unit:
             if isinstance(who, dict):
                 self.groups.update(map(str, who.get("groups") or ()))
                 self.people.update(_names(who))
+        # To be found by holds; how long it is kept goes by who asked.
         for who in (data.get("approver"), data.get("by")):
-            if isinstance(who, dict):  # to be found by holds; what is kept how long goes by who asked
+            if isinstance(who, dict):
                 self.people.update(_names(who))
         if asked.get("account"):
             self.accounts.add(account_key(str(asked["account"])))
@@ -367,7 +368,11 @@ def _is_session(unit: Unit) -> bool:
 
 
 def _names(who: Json) -> set[str]:
-    return {str(who[k]) for k in ("subject", "name") if who.get(k)}
+    """Of a person and of whoever acts for them (`actors`: issuer#subject)."""
+    found = {str(who[k]) for k in ("subject", "name") if who.get(k)}
+    for actor in who.get("actors") or ():
+        found |= {str(actor), str(actor).rpartition("#")[2]}
+    return found
 
 
 def kind_fits(pattern: str, kinds: Iterable[str]) -> bool:

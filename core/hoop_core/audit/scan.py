@@ -27,6 +27,7 @@ _QUERY = (
     "SELECT seq, kind, session_id, entry, leaf, at FROM log_entries "
     "WHERE seq >= {0} AND seq < {1} ORDER BY seq"
 )
+BACKWARDS = "is dated before the entry before it"
 Row = tuple[int, bytes, bytes | None, bytes, bytes, bytes]
 Subtrees = list[tuple[int, bytes]]
 
@@ -42,6 +43,8 @@ class Run:
     pruned: list[tuple[int, int]] = field(default_factory=list)
     purged: list[tuple[int, int]] = field(default_factory=list)
     """Ranges, both ends included, that entries here tell to be pruned."""
+    times: tuple[bytes, bytes] | None = None
+    """Of the first and the last entry that has its text."""
     broken: bool = False
     """Whether an entry is missing, so that what follows has no place."""
 
@@ -101,7 +104,7 @@ def _rows(store: Store, begin: int, end: int) -> Iterator[Row]:
 def check(rows: Iterable[Row], begin: int, end: int, sizes: Sequence[int]) -> Run:
     """One run of rows, which should be the entries [begin, end)."""
     run, leaves, sha256 = Run(), [], hashlib.sha256
-    expected = begin
+    expected, began, before = begin, b"", b""
     for row in rows:
         seq, kind, session, entry, leaf, at = row
         if seq != expected:
@@ -120,13 +123,18 @@ def check(rows: Iterable[Row], begin: int, end: int, sizes: Sequence[int]) -> Ru
             or not entry.startswith(b'{"at":"%b","data":' % at)
         ):
             run.faults.append((f"entry {seq}", _wrong(row, made)))
+        if at < before:
+            run.faults.append((f"entry {seq}", BACKWARDS))
+        began, before = began or at, at
         if kind == b"log.pruned":
             run.purged += _told(entry)
     if expected != end:
         run.faults.append((f"entry {expected}", "is missing"))
         run.broken = True
-    run.inner = [(s, _subtrees(leaves[: s - begin])) for s in sizes if s <= expected]
-    run.subtrees = _subtrees(leaves)
+    levels = _levels(leaves)
+    run.inner = [(s, _subtrees(levels, s - begin)) for s in sizes if s <= expected]
+    run.subtrees = _subtrees(levels, len(leaves))
+    run.times = (began, before) if before else None
     return run
 
 
@@ -137,21 +145,23 @@ def _pruned(run: Run, seq: int) -> None:
         run.pruned.append((seq, seq + 1))
 
 
-def _subtrees(leaves: list[bytes]) -> Subtrees:
-    """The full subtrees that the leaves are made of, the largest first: level by level, which is faster than one
-    by one.
-    """
-    found: Subtrees = []
-    level, sha256 = 0, hashlib.sha256
-    while leaves:
-        if len(leaves) & 1:
-            found.append((level, leaves[-1]))
-        leaves = [
-            sha256(b"\x01" + left + right).digest()
-            for left, right in zip(leaves[::2], leaves[1::2], strict=False)
-        ]
-        level += 1
-    return found[::-1]
+def _levels(leaves: list[bytes]) -> list[list[bytes]]:
+    """The roots of all full subtrees, level by level, which is faster than one by one; each is made once."""
+    levels, sha256 = [leaves], hashlib.sha256
+    while len(below := levels[-1]) > 1:
+        levels.append(
+            [
+                sha256(b"\x01" + left + right).digest()
+                for left, right in zip(below[::2], below[1::2], strict=False)
+            ]
+        )
+    return levels
+
+
+def _subtrees(levels: list[list[bytes]], count: int) -> Subtrees:
+    """The full subtrees that the first `count` leaves are made of, the largest first."""
+    told = (level for level in reversed(range(count.bit_length())) if count >> level & 1)
+    return [(level, levels[level][(count >> level) - 1]) for level in told]
 
 
 def _wrong(row: Row, made: bytes) -> str:

@@ -26,8 +26,11 @@ import argparse
 import base64
 import binascii
 import bisect
+import csv
 import hashlib
+import io
 import json
+import re
 import sys
 import zipfile
 from collections import Counter
@@ -40,6 +43,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FORMAT = "hoop-evidence/2"
 MANIFEST = "hoop-evidence-manifest"
 UNLISTED = {"manifest.json", "manifest.note"}
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\Z")
+LONGEST = 256 << 20
+SHOWN = {
+    "statement.intent", "statement.refused", "statement.answered", "result.shown_again",
+    "upload.received", "upload.outcome",
+}  # fmt: skip
+ACCESS = "tables/CC6.1-access.csv"
 Entry = dict[str, Any]
 
 
@@ -190,27 +200,59 @@ class Files:
                 for path in found:
                     if path.is_symlink():
                         self.faults.append((path.name, "is a link to something else"))
+                self.known = frozenset(self.names)
+                self._names()
                 return
             self.archive = zipfile.ZipFile(source)
             self.names = self.archive.namelist()
+            self.known = frozenset(self.names)
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as e:
             raise NoBundle(f"{source} is not an evidence bundle: {e}") from None
+        self._names()
         self._surroundings(self.archive, source.stat().st_size)
 
     def _surroundings(self, archive: zipfile.ZipFile, size: int) -> None:
-        infos = archive.infolist()
+        """One file right behind the other, then the directory, and nothing else: each reader sees the same."""
         if archive.comment:
             self.faults.append(("the archive", "carries a comment, which nothing vouches for"))
-        if min((i.header_offset for i in infos), default=0) != 0:
-            self.faults.append(("the archive", "has bytes before its first file"))
-        held = sum(
-            i.compress_size + 30 + 46 + 2 * len(i.filename.encode()) + len(i.extra) for i in infos
-        )
-        if size > held + 76 * len(infos) + 98:
+        at, directory = 0, 0
+        for info in sorted(archive.infolist(), key=lambda i: i.header_offset):
+            name = info.orig_filename.encode(
+                "utf-8" if info.flag_bits & 0x800 else "cp437", "replace"
+            )
+            directory += 46 + len(name) + len(info.extra) + len(info.comment)
+            held = self._local(archive, info.header_offset, name)
+            odd = info.comment or info.flag_bits & 0x8 or _odd_extra(info.extra)
+            if held is None or odd or info.header_offset != at:
+                self.faults.append(
+                    (info.filename, "is not packed as the directory of the archive says")
+                )
+                return
+            at += held + info.compress_size
+        endings = {22, 22 + 56 + 20}  # without and with the 64-bit form
+        if archive.start_dir != at or size - at - directory not in endings:
             self.faults.append(("the archive", "has bytes that belong to none of its files"))
-        for name, count in Counter(self.names).items():
+
+    @staticmethod
+    def _local(archive: zipfile.ZipFile, offset: int, name: bytes) -> int | None:
+        """How long the header in front of a file is, if it names the same file."""
+        if archive.fp is None:
+            return None
+        archive.fp.seek(offset)
+        head = archive.fp.read(30)
+        if len(head) != 30 or head[:4] != b"PK\x03\x04":
+            return None
+        names, extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+        same = archive.fp.read(names) == name and not _odd_extra(archive.fp.read(extra))
+        return 30 + names + extra if same else None
+
+    def _names(self) -> None:
+        for name, count in Counter(n.casefold() for n in self.names).items():
             if count > 1:
                 self.faults.append((name, "is in the bundle more than once"))
+        for name in self.names:
+            if not NAME.match(name) or ".." in name:
+                self.faults.append((name, "is no name for a file of a bundle"))
 
     def open(self, name: str) -> Any:
         if self.archive is not None:
@@ -219,7 +261,7 @@ class Files:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Raises Fault for what is missing or cannot be unpacked."""
-        if name not in self.names:
+        if name not in self.known:
             raise Fault("is missing")
         try:
             with self.open(name) as file:
@@ -234,11 +276,19 @@ class Files:
             raise Fault(f"cannot be read: {type(e).__name__}") from None
 
     def lines(self, name: str) -> Iterator[bytes]:
-        rest = b""
+        rest: list[bytes] = []
+        held = 0
         for chunk in self.chunks(name):
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from whole
-        if rest:
+            first, *more = chunk.split(b"\n")
+            rest.append(first)
+            held += len(first)
+            if held > LONGEST:
+                raise Fault("has a line that is too long to be an entry")
+            if more:
+                yield b"".join(rest)
+                yield from more[:-1]
+                rest, held = [more[-1]], len(more[-1])
+        if any(rest):
             raise Fault("its last line has no end")
 
     def read(self, name: str) -> bytes:
@@ -249,6 +299,16 @@ class Files:
         for chunk in self.chunks(name):
             digest.update(chunk)
         return digest.hexdigest()
+
+
+def _odd_extra(extra: bytes) -> bool:
+    """Whether there is more than the sizes of the 64-bit form: some fields give a file another name."""
+    while extra:
+        length = int.from_bytes(extra[2:4], "little")
+        if len(extra) < 4 + length or extra[:2] != b"\x01\x00":
+            return True
+        extra = extra[4 + length :]
+    return False
 
 
 def parsed(text: bytes) -> Any:
@@ -283,17 +343,17 @@ class Story:
 
     def __init__(self) -> None:
         self.faults: list[tuple[str, str]] = []
-        self.intents: dict[int, Entry] = {}
-        self.ended: dict[int, int] = {}
+        self.intents: dict[int, str] = {}
+        """Statements that have begun and not ended."""
         self.asked: dict[str, Entry] = {}
         self.said: dict[str, dict[str, str]] = {}
         self.emergency: dict[str, str] = {}
         self.used: dict[str, int] = {}
         self.over: dict[str, str] = {}
-        self.opened: dict[str, int] = {}
-        self.closed: dict[str, int] = {}
-        self.users: dict[str, int] = {}
-        self.gone: dict[str, int] = {}
+        self.opened: dict[str, str] = {}
+        """Sessions, and who opened them; those that are open."""
+        self.users: dict[str, str | None] = {}
+        """Users that are there, and the session that each was minted for."""
         self.policies: dict[str, int] = {}
 
     def tell(self, seq: int, entry: Entry) -> None:
@@ -314,19 +374,21 @@ class Story:
     def _policy_loaded(self, seq: int, _session: Any, data: Entry) -> None:
         self.policies[data["digest"]] = seq
 
-    def _session_opened(self, seq: int, session: Any, _data: Entry) -> None:
+    def _session_opened(self, seq: int, session: Any, data: Entry) -> None:
         if session in self.opened:
             self.fault(seq, f"opens the session {session} a second time")
-        self.opened[session] = seq
+        self.opened[session] = _key(data["identity"])
 
-    def _session_closed(self, seq: int, session: Any, _data: Entry) -> None:
-        self.closed[session] = seq
+    def _session_closed(self, _seq: int, session: Any, _data: Entry) -> None:
+        self.opened.pop(session, None)
 
-    def _credential_minted(self, seq: int, _session: Any, data: Entry) -> None:
-        self.users[data["snowflake_user"]] = seq
+    def _credential_minted(self, _seq: int, session: Any, data: Entry) -> None:
+        self.users[data["snowflake_user"]] = session
 
-    def _credential_gone(self, seq: int, _session: Any, data: Entry) -> None:
-        self.gone[data["snowflake_user"]] = seq
+    _credential_assigned = _credential_minted
+
+    def _credential_gone(self, _seq: int, _session: Any, data: Entry) -> None:
+        self.users.pop(data["snowflake_user"], None)
 
     def _approval_requested(self, seq: int, _session: Any, data: Entry) -> None:
         if data["approval"] in self.asked:
@@ -354,23 +416,29 @@ class Story:
     _approval_withdrawn = _approval_revoked = _approval_drifted = _approval_expired = _end
 
     def _statement_intent(self, seq: int, session: Any, data: Entry) -> None:
-        self.intents[seq] = data
+        self.intents[seq] = data["statement_id"]
+        who = _key(data["identity"])
         if _sha256(data["executed"]) != data["executed_sha256"]:
             self.fault(seq, "does not name the text that ran")
         asking = str(session).startswith(
             "ask_"
         )  # counts for a question, in no session of a client's
-        if not asking and (session not in self.opened or session in self.closed):
+        if not asking and session not in self.opened:
             self.fault(seq, f"ran in {session}, which was not open")
+        elif not asking and self.opened[session] != who:
+            self.fault(seq, f"ran in {session}, which somebody else had opened")
         if data["decision"]["policy_digest"] not in self.policies:
             self.fault(seq, "was decided under a policy that was never in force")
         user = data["snowflake_user"]
-        if user not in self.users or user in self.gone:
+        if user not in self.users:
             self.fault(seq, f"ran as {user}, who was not there")
+        elif self.users[user] not in (None, "", session):
+            self.fault(seq, f"ran as {user}, who was minted for another session")
         outcome, grant = data["decision"]["decision"], data["approval"]
         if outcome not in ("allow", "require_approval"):
             self.fault(seq, "ran although it was denied")
-        if outcome == "require_approval" and not grant and not data["describe_only"]:
+        described = data["describe_only"] and data["kind"] == "select"
+        if outcome == "require_approval" and not grant and not described:
             self.fault(seq, "ran without the approval that it needs")
         if grant:
             self._granted(seq, grant, data)
@@ -379,6 +447,8 @@ class Story:
         if grant not in self.asked:
             self.fault(seq, f"rests on the approval {grant}, which nobody asked for")
             return
+        if _key(self.asked[grant]["question"]["requester"]) != _key(data["identity"]):
+            self.fault(seq, f"rests on the approval {grant}, which somebody else asked for")
         voices = self.said.get(grant, {})
         wanted = int(self.asked[grant]["quorum"])
         agreed = sum(verdict == "approve" for verdict in voices.values())
@@ -397,13 +467,11 @@ class Story:
 
     def _statement_outcome(self, seq: int, _session: Any, data: Entry) -> None:
         intent = data["intent"]
-        if self.intents.get(intent, {}).get("statement_id") != data["statement_id"]:
+        if self.intents.pop(intent, None) != data["statement_id"]:
             self.fault(
-                seq, f"is the end of entry {intent}, which is not the beginning of this statement"
+                seq,
+                f"is the end of entry {intent}, where this statement did not begin or has ended",
             )
-        if intent in self.ended:
-            self.fault(seq, f"ends entry {intent} a second time (entry {self.ended[intent]})")
-        self.ended[intent] = seq
 
 
 def _key(person: Entry) -> str:
@@ -473,6 +541,9 @@ class Verification:
         self.first = self.end = self.count = self.recordings = self.empty = 0
         self.notes: dict[str, tuple[int, bytes]] = {}
         self.by_size: dict[int, list[tuple[str, bytes]]] = {}
+        self.rests: set[int] = set()
+        self.shown: set[int] = set()
+        self.last_at = ""
         self.compared: dict[str, int] = {}
         self.policies: dict[str, str] = {}
         self.proofs: list[tuple[int, bytes, list[bytes]]] = []
@@ -497,7 +568,7 @@ class Verification:
         known = self._guarded("log/context.jsonl", self._context) or []
         story = Story()
         for seq, entry in known:
-            if seq < self._number("first_seq"):
+            if seq < self._number("first_seq") and seq in self.rests:
                 story.tell(seq, entry)
         self._guarded("log/entries.jsonl", lambda: self._entries(story))
         self._guarded("log/after.json", self._after)
@@ -511,6 +582,7 @@ class Verification:
         self._guarded("manifest.json", self._signed_manifest)
         self._guarded("manifest.json", self._listed)
         self._same_policies()
+        self._guarded("tables", self._tables)
         self.faults += story.faults
         return self.report()
 
@@ -524,6 +596,7 @@ class Verification:
             "to": self.manifest.get("to"),
             "first_seq": self.first,
             "last_seq": self.end - 1,
+            "ends": self.last_at,
             "tree_size": self.tree.size,
             "root": self.root.hex(),
             "checkpoints": sum(p.startswith("check") for p in self.compared),
@@ -544,12 +617,38 @@ class Verification:
     def _borders(self, known: dict[int, Entry]) -> None:
         """The entries right before and right after a period are shown, so that it is seen to be whole."""
         begin, end = str(self.manifest.get("from") or ""), str(self.manifest.get("to") or "")
+        if not begin and self.first:
+            self.fault(
+                "manifest.json", "has no beginning, and the bundle does not begin with the log"
+            )
+        if not end and self.end != self.tree.size:
+            self.fault("manifest.json", "has no end, and the bundle does not end with the log")
+        if self.manifest.get("population") != self.count:
+            self.fault("manifest.json", f"its population is not that of the bundle, {self.count}")
         for seq, needed in ((self.first - 1, begin and self.first), (self.end, end)):
-            if not needed or seq >= self.tree.size or any(a <= seq <= b for a, b in self.purged):
+            if not needed or seq >= self.tree.size:
                 continue
             at = str(known.get(seq, {}).get("at", ""))
             if not at or (seq < self.first and at >= begin) or (seq >= self.end and at < end):
                 self.fault(f"entry {seq}", "is not shown to lie outside the period of the bundle")
+
+    def _tables(self) -> None:
+        """The table that samples are drawn from has a row for each entry that it should, and no other."""
+        counts = self.manifest.get("tables") or {}
+        for name in sorted(n for n in self.files.known if n.startswith("tables/")):
+            text = io.StringIO(self.files.read(name).decode("utf-8-sig"), newline="")
+            rows = list(csv.DictReader(text))
+            if counts.get(name.rpartition("-")[2][: -len(".csv")]) != len(rows):
+                self.fault(name, "has another number of rows than the manifest says")
+            if name == ACCESS:
+                told = {int(row["seq"]) for row in rows}
+                for seq in sorted(told ^ self.shown)[:1]:
+                    what = (
+                        "has no row for"
+                        if seq in self.shown
+                        else "has a row that is none of the period:"
+                    )
+                    self.fault(name, f"{what} entry {seq}")
 
     def _manifest(self) -> dict[str, Any]:
         manifest = parsed(self.files.read("manifest.json"))
@@ -569,8 +668,6 @@ class Verification:
         for name in sorted(set(self.files.names) - set(listed) - UNLISTED):
             self.fault(name, "is not listed in the manifest")
         for name, told in listed.items():
-            if name.startswith("recordings/") and self.manifest.get("recordings") == "digests":
-                continue
             digest = self._guarded(name, lambda n=name: self.files.digest(n))
             if digest is not None and digest != told["sha256"]:
                 self.fault(name, "was changed: its digest differs from the manifest")
@@ -584,8 +681,12 @@ class Verification:
             told = parsed(line)
             text, path = told["entry"].encode(), [bytes.fromhex(h) for h in told["path"]]
             entry = parsed(text)
-            if entry["seq"] != told["seq"] or (found and entry["seq"] <= found[-1][0]):
+            if type(told["seq"]) is not int or entry["seq"] != told["seq"]:
+                raise Fault("is not numbered as its entry")
+            if found and entry["seq"] <= found[-1][0]:
                 raise Fault("is out of order")
+            if told["why"] == "rests":
+                self.rests.add(entry["seq"])
             self.proofs.append((entry["seq"], text, path))
             found.append((entry["seq"], entry))
             self._purge(entry)
@@ -603,6 +704,12 @@ class Verification:
     def _included(self, seq: int, text: bytes, path: list[bytes]) -> None:
         if root_by_path(leaf_hash(text), seq, self.tree.size, path) != self.root:
             raise Fault("is not in the log: its proof leads to another root")
+
+    def _access(self, seq: int, entry: Entry) -> None:
+        if entry["kind"] in SHOWN:
+            self.shown.add(seq)
+        elif entry["kind"] == "statement.outcome" and entry["data"]["intent"] in self.rests:
+            self.shown.add(entry["data"]["intent"])  # it began before the period
 
     def _policy(self, entry: Entry) -> None:
         if entry.get("kind") == "policy.loaded":
@@ -665,8 +772,16 @@ class Verification:
         self._guarded(f"entry {seq}", lambda: self._purge(entry))
         self._guarded(f"entry {seq}", lambda: self._policy(entry))
         for one in recorded(entry):
-            self.vouched["recordings/" + one["path"]] = (seq, str(one.get("sha256")))
+            name, digest = "recordings/" + one["path"], str(one.get("sha256"))
+            if self.vouched.setdefault(name, (seq, digest))[1] != digest:
+                self.fault(
+                    name, f"has two digests, in entry {self.vouched[name][0]} and entry {seq}"
+                )
+        self._guarded(f"entry {seq}", lambda: self._access(seq, entry))
         at = str(entry.get("at"))
+        if at < self.last_at:
+            self.fault(f"entry {seq}", "was written before the one before it")
+        self.last_at = at
         begin, end = self.manifest.get("from") or "", self.manifest.get("to") or "9"
         if not begin <= at < end:
             self.fault(f"entry {seq}", f"is of {at}, outside the period of the bundle")
@@ -676,6 +791,7 @@ class Verification:
         after = parsed(self.files.read("log/after.json"))
         for level, root in after["subtrees"]:
             self.tree.add(bytes.fromhex(root), level)
+            self._fits()
         self._fits()
         size, covered = self.tree.size, False
         for place, (told, _) in self.notes.items():
@@ -684,6 +800,8 @@ class Verification:
                 self.fault(
                     place, f"covers {told} entries, and the bundle's tree has {size}: {what}"
                 )
+            elif told > self.end and place not in self.compared:
+                self.fault(place, f"of size {told} could not be compared with the bundle's tree")
             covered = covered or (told == size and place.startswith("check"))
         if self.heads and not any(p.startswith("head") for p in self.compared):
             self.fault("the heads", "none of them could be compared with a tree of this bundle")
@@ -722,6 +840,8 @@ class Verification:
 
     def _recordings(self) -> None:
         if self.manifest.get("recordings") == "digests":
+            for name in sorted(n for n in self.files.known if n.startswith("recordings/")):
+                self.fault(name, "is there, and the manifest says that recordings are left out")
             return
         there = set(self.files.names)
         for name, (seq, digest) in self.vouched.items():
@@ -783,6 +903,8 @@ def _told(report: dict[str, Any]) -> Iterator[str]:
         f"entries     {report['entries']}, numbers {report['first_seq']} to {report['last_seq']} of a log of "
         f"{report['tree_size']}; {report['pruned']} of them pruned"
     )
+    if report["to"] and report["ends"] and report["last_seq"] + 1 == report["tree_size"]:
+        yield f"            the log ends at {report['ends']}, before the period does"
     yield f"recordings  {report['recordings']}"
     yield f"checkpoints {report['checkpoints']} fit"
     if report["heads"]:

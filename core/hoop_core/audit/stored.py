@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,28 @@ def _first_at(connection: Connection, size: int, time: str) -> int:
     low, high = 0, size
     while low < high:
         middle = (low + high) // 2
-        at = connection.scalar(select(log_entries.c.at).where(log_entries.c.seq == middle))
-        low, high = (middle + 1, high) if str(at) < time else (low, middle)
+        # The column is not vouched for; a pruned entry has no other time than those around it.
+        there = select(log_entries.c.seq, log_entries.c.entry).where(log_entries.c.entry != "")
+        row = connection.execute(
+            there.where(log_entries.c.seq >= middle).order_by(log_entries.c.seq).limit(1)
+        ).one_or_none()
+        if row is None or row.seq >= high:
+            high = middle
+        elif json.loads(row.entry)["at"] < time:
+            low = row.seq + 1
+        else:
+            high = middle
     return low
+
+
+def unpruned_borders(store: Store, first: int, end: int, size: int) -> tuple[int, int]:
+    """A period and the pruned entries around it, of which nobody can tell whether they belong to it."""
+    with store.read() as connection:
+        there = log_entries.c.entry != ""
+        before = connection.scalar(
+            select(func.max(log_entries.c.seq)).where(there, log_entries.c.seq < first)
+        )
+        after = connection.scalar(
+            select(func.min(log_entries.c.seq)).where(there, log_entries.c.seq >= end)
+        )
+    return 0 if before is None else before + 1, size if after is None else min(after, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from sqlalchemy import func, select
 from hoop_core.audit import standalone
 from hoop_core.audit.checkpoint import open_checkpoint, read_checkpoint
 from hoop_core.audit.head import Head, chained, open_head
-from hoop_core.audit.log import AuditLog
+from hoop_core.audit.log import AuditLog, utc_now
 from hoop_core.audit.merkle import Frontier
 from hoop_core.audit.recording import Recorder
-from hoop_core.audit.scan import Run, scan
+from hoop_core.audit.scan import BACKWARDS, Run, scan
 from hoop_core.audit.stored import stored_checkpoints_in, stored_entries
 from hoop_core.errors import EvidenceError, StoreUnavailable
 from hoop_core.model import Json
 from hoop_core.store import Store
-from hoop_core.store.tables import log_entries, log_head
+from hoop_core.store.tables import log_checkpoints, log_entries, log_head, log_witnesses
+
+_AHEAD = timedelta(minutes=5)
+"""By how much clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +114,34 @@ def verify_store(
         store.close()
 
 
-def adopt_log(log: AuditLog, store: Store, by: str) -> Report:
+def adopt_log(
+    log: AuditLog, store: Store, by: str, *, heads: Sequence[str] = (), lost_head: bool = False
+) -> Report:
     """Verify a log that has no signed head, such as one of an older Hoop, and sign for it from now on.
 
+    It has to fit `heads`, published checkpoints. `lost_head`: also one that had a head, which somebody took away.
     Raises EvidenceError for one that does not verify, and StoreUnavailable.
     """
-    found = _StoreVerification(store, log.key.verifier_key, ())
+    with store.read() as connection:
+        begun = log_checkpoints.c.size == 0  # what a log with heads begins with
+        had_head = connection.scalar(select(log_checkpoints.c.size).where(begun)) is not None
+    if had_head and not lost_head:
+        raise EvidenceError(
+            "This log had a signed head, and somebody took it away: its last entries may be others than Hoop wrote.",
+            "Restore the newest backup. Only where there is none, and who answers for the log agrees: "
+            "--unsafe-after-a-lost-head, which the log then tells of.",
+        )
+    found = _StoreVerification(store, log.key.verifier_key, heads)
     found.run()
     faults = [f for f in found.faults if f.place != "the head"]
     if faults:
         raise EvidenceError(
             f"The log is not taken over, for it does not verify: {faults[0].place} {faults[0].what}."
         )
-    log.adopt(found.tree.copy(), "")
-    log.append("log.adopted", {"by": by, "entries": found.tree.size})
+    log.adopt(found.tree.copy())
+    size, covered = found.tree.size, found.covered
+    entry = {"by": by, "entries": size, "covered_by_checkpoint": covered}
+    log.append("log.adopted", entry | {"not_covered": size - covered, "lost_head": had_head})
     log.checkpoint()
     return replace(found.report(), faults=())
 
@@ -137,6 +155,8 @@ class _StoreVerification:
     tree: Frontier = field(default_factory=Frontier)
     pruned: int = 0
     recordings: int = 0
+    covered: int = 0
+    """How many entries the largest checkpoint tells of."""
 
     def fault(self, place: str, what: str) -> None:
         self.faults.append(Fault(place, what))
@@ -160,9 +180,13 @@ class _StoreVerification:
             ).one_or_none()
             last = connection.scalar(select(func.max(log_entries.c.seq)))
             notes = stored_checkpoints_in(connection)
+            latest = connection.scalar(select(func.max(log_checkpoints.c.signed_at)))
+            told_of = connection.execute(select(log_witnesses.c.name, log_witnesses.c.size)).all()
         there = 0 if last is None else int(last) + 1
         head = None if row is None else Head(*row)
+        self._claims(there, latest, [(name, size) for name, size in told_of])
         signed = self._signed(notes)
+        self.covered = max((of for _, of, _ in signed), default=0)
         size = there if head is None else min(head.size, there)
         told: dict[int, list[tuple[str, bytes]]] = {}
         for place, of, root in signed:
@@ -177,6 +201,16 @@ class _StoreVerification:
                 self.fault("the head", "is gone: nothing signs for the last entries")
         else:
             self._head(head, there, notes)
+
+    def _claims(
+        self, there: int, latest: datetime | None, told_of: Sequence[tuple[str, int]]
+    ) -> None:
+        """What the store says without a signature: nothing is decided by it, and what cannot be was forged."""
+        if latest is not None and latest > utc_now() + _AHEAD:
+            self.fault("a checkpoint", f"says that it was signed in the future, at {latest}")
+        for name, size in told_of:
+            if size > there:
+                self.fault(f"witness {name}", f"was told of {size} entries, and there are {there}")
 
     def _signed(self, notes: Sequence[str]) -> list[tuple[str, int, bytes]]:
         """Place, size and root of everything that was signed and says so."""
@@ -199,8 +233,13 @@ class _StoreVerification:
         purged: list[tuple[int, int]] = []
         empty: list[tuple[int, int]] = []
         self._compare(0, self.tree, told)
+        before = b""
         for run in scan(self.store, size, sorted(told)):
             self.faults += [Fault(place, what) for place, what in run.faults]
+            if run.times is not None:
+                if run.times[0] < before:
+                    self.fault(f"an entry from {self.tree.size} on", BACKWARDS)
+                before = run.times[1]
             self._roots(run, told)
             for level, root in run.subtrees:
                 self.tree.append_subtree(level, root)

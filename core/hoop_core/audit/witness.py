@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,34 @@ from typing import ClassVar, Protocol
 
 import fsspec
 import httpx
+import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hoop_core.audit.checkpoint import Checkpoint
+from hoop_core.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from hoop_core.audit.standalone import notes_of
 from hoop_core.config import WitnessSettings
-from hoop_core.errors import ConfigError, StoreUnavailable
+from hoop_core.errors import ConfigError, EvidenceError, StoreUnavailable
 
 _SECONDS = 10.0
 _COSIGNATURE = b"\x04"
 _LARGEST_ANSWER = 64 << 10
+_LONGEST_SIZE = 19
+"""Digits."""
+_OBJECT = re.compile(r"checkpoint-([0-9]{20})\.txt", re.ASCII)
+_log = structlog.get_logger(__name__)
 Proof = Callable[[int], Sequence[bytes]]
 """That the tree of so many entries is the beginning of the present one."""
 
 
+class Disagrees(StoreUnavailable):
+    """A witness knows something else than this log. `knows`: of how many entries, where it says so."""
+
+    knows: int | None = None
+
+
 class Witness(Protocol):
-    """Raises StoreUnavailable where it cannot be told, or does not agree."""
+    """Raises StoreUnavailable where it cannot be told, and Disagrees."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +59,9 @@ class Witness(Protocol):
         """
 
     def newest(self) -> str | None:
-        """The note of the largest tree that it knows of, if it can be asked."""
+        """The note of the largest tree that it knows of, if it can be asked. What the log's key has not signed is
+        passed over.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,7 @@ class FileWitness:
     blind: ClassVar[bool] = False
     name: str
     file: Path
+    log_key: str
 
     def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
         try:
@@ -72,12 +87,16 @@ class FileWitness:
 
     def newest(self) -> str | None:
         try:
-            notes = notes_of(self.file.read_text(encoding="utf-8"))
+            notes = notes_of(self.file.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as e:
+        except OSError as e:
             raise self._failed(e) from None
-        return notes[-1] if notes else None
+        # Several replicas write: the last one need not be the largest.
+        for note in sorted(notes, key=_size_told, reverse=True):
+            if _signed_size(self.name, note, self.log_key) is not None:
+                return note
+        return None
 
     def _failed(self, error: Exception) -> StoreUnavailable:
         return _unreached(self.name, f"{self.file}: {type(error).__name__}")
@@ -90,6 +109,7 @@ class FolderWitness:
     blind: ClassVar[bool] = False
     name: str
     folder: str
+    log_key: str
 
     def tell(self, signed: Checkpoint, known: int, proof: Proof) -> str:
         fs, root = fsspec.core.url_to_fs(self.folder)
@@ -109,12 +129,17 @@ class FolderWitness:
     def newest(self) -> str | None:
         fs, root = fsspec.core.url_to_fs(self.folder)
         try:
-            found = sorted(p for p in fs.ls(root, detail=False) if "/checkpoint-" in str(p))
-            return fs.cat_file(found[-1]).decode() if found else None
+            paths = [str(path) for path in fs.ls(root, detail=False)]
+            for path in sorted(paths, key=_object_size, reverse=True):
+                if (size := _object_size(path)) >= 0:
+                    note = fs.cat_file(path).decode("utf-8", "replace")
+                    if _signed_size(self.name, note, self.log_key) == size:
+                        return str(note)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as e:
             raise _unreached(self.name, type(e).__name__) from None
+        return None
 
 
 class HttpWitness:
@@ -135,11 +160,15 @@ class HttpWitness:
         answer = self._asked(signed, known, proof)
         if answer.status_code == httpx.codes.CONFLICT:
             told = answer.text.strip()
-            if not told.isdecimal() or int(told) == known or int(told) > signed.size:
-                raise _disagrees(self.name, f"it knows a log of {told[:20]!r} entries")
-            answer = self._asked(signed, int(told), proof)
-        if answer.status_code != httpx.codes.OK:
+            knows = int(told) if told.isdecimal() and len(told) <= _LONGEST_SIZE else None
+            if knows is None or knows == known or knows > signed.size:
+                why = f"it knows a log of {told[:20]!r} entries"
+                raise _disagrees(self.name, why, knows)
+            answer = self._asked(signed, knows, proof)
+        if answer.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
             raise _disagrees(self.name, f"it answered {answer.status_code}")
+        if answer.status_code != httpx.codes.OK:
+            raise _unreached(self.name, f"it answered {answer.status_code}")
         return signed.note + self._cosigner.checked(answer.text, signed.note)
 
     def _asked(self, signed: Checkpoint, old: int, proof: Proof) -> httpx.Response:
@@ -197,19 +226,19 @@ class _Cosigner:
         raise _disagrees(self.name, "it did not sign")
 
 
-def witnesses_of(settings: Sequence[WitnessSettings]) -> list[Witness]:
-    """Raises ConfigError."""
+def witnesses_of(settings: Sequence[WitnessSettings], log_key: str) -> list[Witness]:
+    """`log_key` is the log's verifier key. Raises ConfigError."""
     names = [s.name for s in settings]
     if len(set(names)) != len(names):
         raise ConfigError("Two witnesses have the same name.", "Names tell how far each was told.")
-    return [_witness(s) for s in settings]
+    return [_witness(s, log_key) for s in settings]
 
 
-def _witness(settings: WitnessSettings) -> Witness:
+def _witness(settings: WitnessSettings, log_key: str) -> Witness:
     if settings.file is not None:
-        return FileWitness(settings.name, settings.file)
+        return FileWitness(settings.name, settings.file, log_key)
     if settings.folder is not None:
-        return FolderWitness(settings.name, settings.folder)
+        return FolderWitness(settings.name, settings.folder, log_key)
     return HttpWitness(settings.name, settings.url or "", settings.witness_key)
 
 
@@ -219,8 +248,31 @@ def _unreached(name: str, why: str) -> StoreUnavailable:
     )
 
 
-def _disagrees(name: str, why: str) -> StoreUnavailable:
-    return StoreUnavailable(
+def _disagrees(name: str, why: str, knows: int | None = None) -> Disagrees:
+    error = Disagrees(
         f"The witness {name} does not agree with this log: {why}.",
         "Run `hoop audit verify` with --heads of that witness; do not write to the log any more.",
     )
+    error.knows = knows
+    return error
+
+
+def _signed_size(name: str, note: str, log_key: str) -> int | None:
+    """None, and a line in the process's log, where the log's key has not signed it."""
+    try:
+        return open_checkpoint(note, log_key).size
+    except EvidenceError as e:
+        _log.error("a note at a witness is not the log's", witness=name, why=e.message)
+        return None
+
+
+def _size_told(note: str) -> int:
+    try:
+        return read_checkpoint(note).size
+    except EvidenceError:
+        return -1
+
+
+def _object_size(path: str) -> int:
+    found = _OBJECT.fullmatch(path.rpartition("/")[2])
+    return int(found[1]) if found else -1

@@ -92,8 +92,7 @@ def verified_here(
 ) -> Report:
     """The log of a gateway's configuration. That it was looked at is in the log."""
     signer = existing_signer(settings)
-    newest = [w.newest() for w in witnesses_of(settings.audit.witnesses)]
-    heads = [*heads, *(note for note in newest if note is not None)]
+    heads = heads + _published(settings, signer.verifier_key)
     report = verify_store(
         settings.store.url,
         verifier_key=key or signer.verifier_key,
@@ -112,6 +111,12 @@ def verified_here(
         if report.ok:  # a log that does not verify may not take an entry either
             raise
     return report
+
+
+def _published(settings: Settings, log_key: str) -> list[str]:
+    """The newest checkpoint of each witness that can be asked. Raises ConfigError, StoreUnavailable."""
+    newest = [w.newest() for w in witnesses_of(settings.audit.witnesses, log_key)]
+    return [note for note in newest if note is not None]
 
 
 def _notes(heads: Path | None) -> list[str]:
@@ -175,14 +180,32 @@ def prove(
 
 
 @app.command()
-def adopt(config: Config = None, as_json: AsJson = False) -> None:
-    """Take over a log that has no signed head, such as one of an older Hoop, after verifying it."""
+def adopt(
+    heads: Heads = None,
+    *,
+    lost_head: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-after-a-lost-head", help="Also a log whose head somebody took away."
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over a log of an older Hoop, which has no signed head, after verifying it."""
     with failing(as_json):
         settings = load_settings(config)
         store = Store.of(settings.store)
         try:
             store.migrate()
-            report = adopt_log(AuditLog(store, existing_signer(settings)), store, getpass.getuser())
+            signer = existing_signer(settings)
+            report = adopt_log(
+                AuditLog(store, signer),
+                store,
+                getpass.getuser(),
+                heads=_notes(heads) + _published(settings, signer.verifier_key),
+                lost_head=lost_head,
+            )
         finally:
             store.close()
     shown = plain(f"{report.entries} entries were verified, and are signed for from now on")

@@ -42,6 +42,11 @@ def query(
             raise ConfigError("Give --json or --csv, not both.")
         text = sys.stdin.read() if sql == "-" else sql
         with closing(LakeQuery(root or load_settings(config).lake.root)) as lake:
+            if lake.empty:
+                raise ConfigError(
+                    "There are no Parquet files.",
+                    "Check lake.root or --root; gateways write the first ones within lake.seconds.",
+                )
             answer = lake.ask(text)
             if as_csv:
                 _write_csv(answer)

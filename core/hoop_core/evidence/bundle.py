@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ from hoop_core.audit.proofs import StoredTree, checked_inclusion
 from hoop_core.audit.publishing import cosigned
 from hoop_core.audit.recording import Recorder
 from hoop_core.audit.standalone import FORMAT, MANIFEST, purged_files, recorded
-from hoop_core.audit.stored import bounds, stored_checkpoints, stored_entries
+from hoop_core.audit.stored import (
+    bounds,
+    stored_checkpoints,
+    stored_entries,
+    unpruned_borders,
+)
 from hoop_core.config import Settings
 from hoop_core.errors import HoopError, StoreUnavailable
 from hoop_core.evidence.context import References, context_of
@@ -141,9 +147,11 @@ class _Making:
 
     def write(self, partial: Path) -> tuple[int, int, str, str, dict[str, int]]:
         first, end = bounds(self.store, self.wanted.begin, self.wanted.end)
-        first, end = min(first, self.signed.size), min(end, self.signed.size)
+        first, end = unpruned_borders(
+            self.store, min(first, self.signed.size), min(end, self.signed.size), self.signed.size
+        )
         tree = StoredTree(self.store, self.signed.size)
-        if tree.root() != self.signed.root:
+        if not tree.leads_to(self.signed.root):
             raise StoreUnavailable(
                 "The log's leaves do not lead to its signed root.",
                 "Run `hoop audit verify` on the store: it names what was changed.",
@@ -170,13 +178,14 @@ class _Making:
         for seq, entry in self._parsed(first, end, "looking for what the period rests on"):
             references.note(seq, entry)
         with (self.folder / "context.jsonl").open("wb") as file:
-            for seq, leaf, text in context_of(self.store, references, first, end, self.signed.size):
-                path = checked_inclusion(tree, seq, leaf, self.signed)
-                line: Any = {"seq": seq, "entry": text, "path": [h.hex() for h in path]}
+            context = context_of(self.store, references, first, end, self.signed.size)
+            for seq, leaf, text, why in context.entries(self.store):
+                path = [h.hex() for h in checked_inclusion(tree, seq, leaf, self.signed)]
+                line: Any = {"seq": seq, "why": why, "entry": text, "path": path}
                 file.write(rfc8785.dumps(line) + b"\n")
                 entry = json.loads(text)
                 self.purged |= purged_files(entry)
-                if seq < first:
+                if seq < first and why == "rests":
                     tables.known(entry)
                     self._policy(entry)
                     if entry["kind"] == "recording.key":  # what opens the period's files
@@ -280,16 +289,23 @@ class _Making:
         )
         for name in ("entries.jsonl", "leaves.txt", "context.jsonl"):
             self._copy(archive, f"log/{name}", self.folder / name)
-        for name, begin, until in (("before", 0, first), ("after", end, self.signed.size)):
-            subtrees = [[level, root.hex()] for level, root in tree.subtrees(begin, until)]
-            told: Any = {"entries": until - begin, "subtrees": subtrees}
-            self._add(archive, f"log/{name}.json", rfc8785.dumps(told))
         notes = [n for n in stored_checkpoints(self.store)
                  if max(first, 1) <= read_checkpoint(n).size <= self.signed.size]  # fmt: skip
+        # Cut where something was signed, so that each checkpoint, and each published head, can be compared.
+        later = sorted({*(n for n in map(_size, notes) if n > end), end, self.signed.size})
+        for name, cuts in (("before", [0, first]), ("after", later)):
+            begin, until = cuts[0], cuts[-1]
+            subtrees = [
+                [level, root.hex()]
+                for one, other in pairwise(cuts)
+                for level, root in tree.subtrees(one, other)
+            ]
+            told: Any = {"entries": until - begin, "subtrees": subtrees}
+            self._add(archive, f"log/{name}.json", rfc8785.dumps(told))
         if not notes:  # of an empty log
             notes = [self.signed.note]
         self._add(archive, "log/checkpoints.json", json.dumps(notes, ensure_ascii=False).encode())
-        told = cosigned(self.store)
+        told = cosigned(self.store, self.log.key.verifier_key)
         if told:
             self._add(archive, "log/witnessed.txt", "".join(told).encode())
         for path in sorted((self.folder / "tables").iterdir()):
@@ -372,6 +388,10 @@ class _Making:
         archive.writestr(_info("manifest.json"), manifest)
         note = self.log.key.sign_note(f"{MANIFEST}\n{digest}\n")
         archive.writestr(_info("manifest.note"), note.encode())
+
+
+def _size(note: str) -> int:
+    return read_checkpoint(note).size
 
 
 def _info(name: str) -> zipfile.ZipInfo:

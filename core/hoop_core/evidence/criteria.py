@@ -119,6 +119,7 @@ class Tables:
         self.alerts: Counter[str] = Counter()
         """How many of each, for the summary, whether or not their table was asked for."""
         self.counting = True
+        self._begun_before: set[int] = set()
         self.files: dict[str, TableFile] = {}
         for control in controls:
             for name in CRITERIA[control][1]:
@@ -129,7 +130,9 @@ class Tables:
     def close(self) -> None:
         for lease in self._open.leases.values():
             self.add("credentials", lease)
-        for intent in self._open.intents.values():
+        for seq, intent in self._open.intents.items():
+            if seq in self._begun_before:
+                continue  # its end is not of this period
             self._access(intent, {"status": "unknown"}, None)
         for file in self.files.values():
             file.close()
@@ -140,10 +143,16 @@ class Tables:
             self.files[table].add({k: v for k, v in row.items() if k in known})
 
     def known(self, entry: Json) -> None:
-        """An entry from before the period: what it begins is known, and in no table."""
+        """An entry from before the period: what it begins is known, and in no table, save what was in force."""
+        head = {"seq": entry["seq"], "at": entry["at"], "session": entry["session"]}
+        if entry["kind"] == "policy.loaded":
+            self._policy(head, entry["data"])
+        elif entry["kind"] == "config.loaded":
+            self.add("settings", {**head, **entry["data"]})
         files, self.files, self.counting = self.files, {}, False
         self.tell(entry)
         self.files, self.counting = files, True
+        self._begun_before.add(entry["seq"])
 
     def tell(self, entry: Json) -> None:
         step = _STEPS.get(entry["kind"])
@@ -379,7 +388,8 @@ _STEPS: Mapping[str, _Step] = {
             "result.part.withheld": "part of a result withheld", "upload.refused": "upload refused",
             "endpoint.refused": "endpoint refused", "lineage.failed": "lineage not delivered",
             "notification.failed": "message not delivered",
-            "log.unpublished": "witness not told", "log.adopted": "log taken over",
+            "log.unpublished": "witness not told", "log.disputed": "witness does not agree",
+            "clock.set_back": "clock was set back", "log.adopted": "log taken over",
             "approval.request_refused": "request for approval refused",
             "approval.refusals_counted": "answers refused",
         }.items()

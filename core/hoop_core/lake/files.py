@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ SCHEMAS = {"entries": ENTRIES, "results": RESULTS}
 _NAME = re.compile(
     r"(?P<what>entries|results)/day=(?P<day>\d{4}-\d\d-\d\d)/(?P<first>\d{16})-(?P<last>\d{16})\.parquet\Z"
 )
+_GROUP = 5000
 _DAY = ds.partitioning(pa.schema([("day", pa.date32())]), flavor="hive")
 
 
@@ -141,17 +143,11 @@ class Lake:
             )
 
 
-def write_rows(writer: pq.ParquetWriter, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
-    """In groups, so that memory stays flat; how many there were."""
-    count, group = 0, []
-    for row in rows:
-        group.append(row)
-        if len(group) == 5000:
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            count, group = count + len(group), []
-    if group:
+def write_rows(writer: pq.ParquetWriter, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+    """In groups, so that memory stays flat."""
+    left = iter(rows)
+    while group := list(islice(left, _GROUP)):
         writer.write_table(pa.Table.from_pylist(group, schema=schema))
-    return count + len(group)
 
 
 def _renamed(partial: Path, full: Path) -> None:

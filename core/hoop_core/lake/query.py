@@ -107,6 +107,7 @@ class LakeQuery:
             ) from None
         self._errors = duckdb.Error
         lake = Lake(root)
+        self.empty = not lake.files("entries")
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect(":memory:")
         self._connection.register("entry_files", lake.dataset("entries"))
         self._connection.register("result_files", lake.dataset("results"))

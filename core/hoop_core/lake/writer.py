@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -181,10 +182,13 @@ class LakeWriter:
         if self._settings.results:
             self._renew(last)
             file = LakeFile("results", day, first, last)
-            with lake.writing(file) as writer:
-                count = write_rows(writer, self._results(entries), RESULTS)
-            if not count:
-                lake.remove(file)
+            rows = self._results(entries)
+            any_row = next(rows, None)
+            if any_row is None:
+                lake.remove(file)  # of a batch that is written again
+            else:
+                with lake.writing(file) as writer:
+                    write_rows(writer, chain((any_row,), rows), RESULTS)
 
     def _entries(self, first: int, last: int) -> Iterator[Entry]:
         start = first

@@ -7,6 +7,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
 from starlette.routing import Route
 
 from hoop_core import __version__
@@ -28,7 +29,7 @@ from hoop_core.credentials.log_key import open_log
 from hoop_core.credentials.reconciling import Reconciler, reconciler_of
 from hoop_core.credentials.transit import TransitDataKeys
 from hoop_core.delivery import Delivery
-from hoop_core.errors import StoreUnavailable
+from hoop_core.errors import HoopError, StoreUnavailable
 from hoop_core.gateway.authenticator import Authenticator
 from hoop_core.gateway.chunks import PartStreamer
 from hoop_core.gateway.forwarding import Forwarding
@@ -62,6 +63,7 @@ from hoop_core.web.pages.routes import Pages
 from hoop_core.web.reads import Reads
 from hoop_core.web.schemas import schema_routes
 
+_log = structlog.get_logger(__name__)
 _CHECKPOINT_SECONDS = 60.0
 _LINEAGE_SECONDS = 5.0
 """What the receiver has not taken by then goes out after the next start."""
@@ -150,13 +152,18 @@ class Gateway:
     async def _sign(self) -> None:
         """Sign the log's head now and then: what is signed cannot be rewritten unseen.
 
-        Of several replicas, the first whose turn comes does it for all.
+        Each replica does so: that another one did is something that anybody could write into the store.
         """
         while True:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
-            with suppress(StoreUnavailable):
-                await asyncio.to_thread(self.log.checkpoint_unless_within, _CHECKPOINT_SECONDS)
-                await asyncio.to_thread(self.publishing.publish)
+            for step in (
+                lambda: self.log.checkpoint_unless_within(_CHECKPOINT_SECONDS),
+                self.publishing.publish,
+            ):
+                try:
+                    await asyncio.to_thread(step)
+                except HoopError as e:  # whoever spoils the store must not stop this
+                    _log.error("the log was not signed or published", why=e.message, hint=e.hint)
 
     async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """End every session and its user before the process may go (I4)."""
@@ -195,7 +202,9 @@ def build_gateway(settings: Settings) -> Gateway:
     store = Store.of(settings.store)
     store.migrate()
     log = open_log(settings, store)
-    publishing = Publishing(store, log, witnesses_of(settings.audit.witnesses))
+    publishing = Publishing(
+        store, log, witnesses_of(settings.audit.witnesses, log.key.verifier_key)
+    )
     publishing.check()
     sign_in = sign_in_of(settings, store, log, public_url=public_url)
     replicas = Replicas.of(settings.gateway, store)

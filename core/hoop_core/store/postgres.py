@@ -104,8 +104,12 @@ def _settings(limits: Limits) -> str:
     set_all = "".join(f"SET {name} = '{value}';" for name, value in values.items())
     # Stronger than "on" is the operator's to choose.
     return set_all + (
-        "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') "
-        "WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)"
+        "SELECT pg_catalog.set_config('synchronous_commit', "
+        "CASE pg_catalog.current_setting('synchronous_commit') "
+        "WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false);"
+        # One schema, and PostgreSQL's own names before it: nobody's function passes for one of those.
+        "SELECT pg_catalog.set_config('search_path', "
+        "pg_catalog.format('%I, pg_temp', pg_catalog.current_schema()), false)"
     )
 
 

@@ -217,7 +217,7 @@ class Store:
         """The time by the one clock that all users of this store have in common."""
         if self._file is not None:
             return datetime.now(UTC)
-        now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        now: datetime = connection.execute(select(func.pg_catalog.clock_timestamp())).scalar_one()
         return now.astimezone(UTC)
 
     @contextmanager

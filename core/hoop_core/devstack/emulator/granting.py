@@ -62,9 +62,7 @@ class Granting:
             held[s.role] = session.role
         return status_table(DONE)
 
-    def database_role(
-        self, s: GrantDatabaseRole, session: Session, roles: frozenset[str]
-    ) -> Table:
+    def database_role(self, s: GrantDatabaseRole, session: Session, roles: frozenset[str]) -> Table:
         """https://docs.snowflake.com/en/sql-reference/snowflake-db-roles"""
         account = self._account
         database = Securable(Kind.DATABASE, (s.database,))
