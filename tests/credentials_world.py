@@ -141,7 +141,7 @@ async def world(
         (folder / "w.db").write_bytes(_empty_store())
     store = Store(f"sqlite:///{folder / 'w.db'}", busy_seconds=0.5)
     store.attach()
-    log = AuditLog(store, load_or_create_key(folder / "w.key", "test/log"))
+    log = AuditLog(store, load_or_create_key(folder / "w.key", "hoop.local/log"))
     line = Line(settings.snowflake)
     installed = installation(store, log)
     inner: Minter

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,6 +175,14 @@ def test_without_a_log_no_policy_comes_into_force(
     assert world.guard.policy.text == NEW
 
 
+@dataclass(frozen=True)
+class _Decided:
+    binding: Any
+    staged: Any = None
+    verdict: Any = None
+    rests_on: Any = None
+
+
 def test_a_policy_that_comes_while_a_user_is_minted_decides(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +192,10 @@ def test_a_policy_that_comes_while_a_user_is_minted_decides(
     async def decide(guard: Guard, *_: Any) -> Any:
         decided.append(guard.policy.digest)
         binding = SimpleNamespace(policy_digest=decided[-1], settings={})
-        return SimpleNamespace(binding=binding, staged=None, verdict=None)
+        return _Decided(binding)
+
+    async def rests_on(_guard: Guard, *_: Any) -> dict[str, Any]:
+        return {}
 
     async def approved(_guard: Guard, _session: Any, _request: Any, plan: Any) -> Any:
         return plan, None
@@ -197,14 +209,17 @@ def test_a_policy_that_comes_while_a_user_is_minted_decides(
             world.write(NEW)
             for _ in range(2):
                 await world.watch.look()
-        return SimpleNamespace(snowflake_user="U"), None
+        return SimpleNamespace(snowflake_user="U"), SimpleNamespace(version="1")
 
-    for name, step in {"_decide": decide, "_approval": approved, "_intent": intent}.items():
+    steps = {"_decide": decide, "_approval": approved, "_intent": intent, "_rests_on": rests_on}
+    for name, step in steps.items():
         monkeypatch.setattr(Guard, name, step)
     monkeypatch.setattr(guard_module, "begun", lambda *_: nullcontext())
     settings = SimpleNamespace(during=lambda *_, **__: nullcontext())
+    recorder = SimpleNamespace(ready=lambda _session: True)
+    monkeypatch.setattr(world.guard, "delivery", SimpleNamespace(recorder=recorder))
     session: Any = SimpleNamespace(
-        upstream=upstream, closed=False, staging=None, settings=settings, parameters={}
+        id="ses_1", upstream=upstream, closed=False, staging=None, settings=settings, parameters={}
     )
     request: Any = SimpleNamespace(statement_id="s", abandoned=asyncio.Event(), parameters={})
     asyncio.run(world.guard._ready(session, request, ExitStack()))
