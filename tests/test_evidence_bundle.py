@@ -241,6 +241,13 @@ def test_a_cell_is_never_a_formula() -> None:
     assert (cell(None), cell(3), cell(True), cell(["=x"])) == ("", "3", "true", '["=x"]')
 
 
+def test_a_long_statement_is_in_the_table_whole(world: World) -> None:
+    world.sign_in("s")
+    world.statement("s", executed=f"SELECT '{'x' * 300_000}'")
+    bundle = world.bundle(replays=False)
+    assert verify_bundle(bundle.path).faults == ()
+
+
 def test_a_reason_that_is_a_formula_is_text_in_the_table(world: World) -> None:
     world.ask("apr_1")
     world.answer("apr_1", "alice")

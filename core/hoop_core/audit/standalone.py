@@ -560,7 +560,7 @@ class Verification:
             return step()
         except Fault as e:
             self.fault(place, str(e))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
             self.fault(place, "is not what belongs there")
         return None
 
@@ -635,6 +635,7 @@ class Verification:
     def _tables(self) -> None:
         """The table that samples are drawn from has a row for each entry that it should, and no other."""
         counts = self.manifest.get("tables") or {}
+        csv.field_size_limit(LONGEST)  # statements may be long
         for name in sorted(n for n in self.files.known if n.startswith("tables/")):
             text = io.StringIO(self.files.read(name).decode("utf-8-sig"), newline="")
             rows = list(csv.DictReader(text))
